@@ -1,0 +1,51 @@
+# Every target makes the environment it needs, in a fresh clone or over an older one's. PYTHON=/path/to/python chooses the interpreter.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help environment demo test plain others check format coverage clean
+
+BIN := .venv/bin
+CODE := actors storage tracing tests $(wildcard benchmarks)
+WORKERS ?= 2
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+environment:  ## .venv, with everything that the other targets need
+	@.ci/environment
+
+demo: environment  ## kill a busy host three times and count what was lost
+	@$(BIN)/perdure demo
+
+test: environment  ## the full suite, then the plain one on every other Python that is found
+	$(BIN)/pytest -n $(WORKERS)
+	@$(MAKE) --no-print-directory others
+
+plain: environment  ## the suite without its slow tests
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+others: environment  ## the plain suite on every other CPython >= 3.11
+	@.ci/environment --others | while read -r version path; do \
+		.ci/environment "$$version" "$$path" </dev/null; \
+		printf '\nplain suite on Python %s\n' "$$version"; \
+		".venv-$$version/bin/pytest" -n $(WORKERS) -m "not slow" </dev/null; \
+	done
+
+check: environment  ## lint, format, types, architecture
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests $(wildcard benchmarks)
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+
+format: environment  ## let ruff put the code in order
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+coverage: environment  ## which lines the plain suite never reaches
+	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage report
+
+clean:  ## forget every environment and cache
+	rm -rf .venv .venv-* build dist *.egg-info .*_cache .coverage .hypothesis

@@ -1,0 +1,94 @@
+"""What every test gets, and the ledger of skips: a run passes only if each skip in it is one that `project/allowed_skips.toml` expects."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple, final
+
+import pytest
+from hypothesis import settings
+
+ALLOWED_SKIPS = Path("tests/project/allowed_skips.toml")
+
+# A shared machine may stall an example at any time, so only the time-out of the whole test counts.
+settings.register_profile("house", deadline=None, print_blob=True)
+settings.load_profile("house")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Actors run on asyncio alone."""
+    return "asyncio"
+
+
+class AllowedSkip(NamedTuple):
+    """Tests that may be skipped where something is missing: `program:NAME`, `module:NAME` or `file:PATH` (from the root)."""
+
+    tests: str
+    missing: str
+    why: str
+
+    def covers(self, nodeid: str, root: Path) -> bool:
+        """Whether this test may be skipped here: the thing must truly be missing."""
+        return fnmatchcase(nodeid, self.tests) and self._is_missing(root)
+
+    def _is_missing(self, root: Path) -> bool:
+        kind, _, name = self.missing.partition(":")
+        match kind:
+            case "program":
+                return shutil.which(name) is None
+            case "module":
+                return importlib.util.find_spec(name) is None
+            case "file":
+                return not (root / name).exists()
+            case _:
+                raise pytest.UsageError(f"{ALLOWED_SKIPS}: missing = {self.missing!r} names neither program:, module: nor file:")
+
+
+@final
+class SkipLedger:
+    """Notes every skip of a run, and fails the run if one was not expected."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        listed = root / ALLOWED_SKIPS
+        rows = tomllib.loads(listed.read_text()).get("skip", []) if listed.exists() else []
+        self._allowed = [AllowedSkip(**row) for row in rows]
+        self._unexpected: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test that skipped itself; an expected failure is reported as a skip too, and is none."""
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a module that skipped itself."""
+        if report.skipped:
+            self._note(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Turn success into failure."""
+        if self._unexpected and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which skips they were."""
+        if self._unexpected:
+            terminalreporter.section(f"skips that {ALLOWED_SKIPS} does not allow here", red=True)
+            for line in self._unexpected:
+                terminalreporter.write_line(line)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not any(allowed.covers(report.nodeid, self._root) for allowed in self._allowed):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self._unexpected.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the ledger where the reports of all workers arrive."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipLedger(config.rootpath), "skip-ledger")

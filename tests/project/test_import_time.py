@@ -1,0 +1,38 @@
+"""Importing costs little: what is heavy is loaded when it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+MOST_MILLISECONDS = 80.0  # beyond `import asyncio`
+ATTEMPTS = 8
+HEAVY = {"opentelemetry", "cloudpickle", "typer", "rich", "hypothesis", "pytest"}
+
+PROGRAM = """
+import asyncio, importlib, json, sys, time
+begin = time.perf_counter()
+importlib.import_module(sys.argv[1])
+elapsed = (time.perf_counter() - begin) * 1000
+print(json.dumps([elapsed, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+PUBLIC = {"perdure.actors", "perdure.storage", "perdure.tracing"}
+
+
+def import_afresh(door: str) -> tuple[float, set[str]]:
+    """Milliseconds, and the packages that are loaded afterwards."""
+    output = subprocess.run([sys.executable, "-c", PROGRAM, door], check=True, capture_output=True).stdout
+    elapsed, loaded = json.loads(output)
+    return elapsed, set(loaded)
+
+
+def test_importing_a_package_is_quick_and_loads_nothing_heavy(doors: list[str]) -> None:
+    for door in PUBLIC.intersection(doors):
+        elapsed, loaded = import_afresh(door)
+        for _ in range(ATTEMPTS):
+            if elapsed > MOST_MILLISECONDS:
+                elapsed = min(elapsed, import_afresh(door)[0])
+
+        assert (door, loaded & HEAVY) == (door, set())
+        assert elapsed <= MOST_MILLISECONDS
