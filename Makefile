@@ -5,7 +5,8 @@ SHELL := bash
 .PHONY: help environment demo test plain others check format coverage clean
 
 BIN := .venv/bin
-CODE := actors storage tracing tests $(wildcard benchmarks)
+BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
+CODE := actors storage tracing tests $(BENCHMARKS)
 WORKERS ?= 2
 
 help:  ## this list
@@ -35,7 +36,7 @@ check: environment  ## lint, format, types, architecture
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases tests $(wildcard benchmarks)
+	$(BIN)/mypy --explicit-package-bases tests $(BENCHMARKS)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 
