@@ -1,0 +1,239 @@
+"""Definitions: what a decorated class comes to, as the rest of the package sees it.
+
+A definition is made once, when the class is decorated, and never changes; what could not work is refused there, by a DefinitionError.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, final, overload
+
+from ._codec import PICKLE, Codec, codec_named
+from ._errors import DefinitionError, UnknownHandler
+from ._handlers import Handler, WaitsSpec, activations_of, handlers_of, waits_of
+from ._marks import HandlerKind
+from ._policy import Retry
+from ._state import State
+
+C = TypeVar("C", bound=type)
+
+MAX_NAME_BYTES: Final = 64  # of UTF-8: a type's name is part of every key of its actors
+_DEFINITION: Final = "__perdure_definition__"
+
+
+class Options(NamedTuple):
+    """The options of `durable_actor`, with their defaults."""
+
+    name: str | None = None
+    version: int = 1
+    codec: Codec | str = PICKLE
+    mailbox_limit: int | None = 10_000
+    dedupe_for: timedelta = timedelta(days=1)
+    retry: Retry = Retry()
+
+
+@final
+class Definition:
+    """One version of an actor type: its handlers, its state, its options.
+
+    `mailbox_limit` counts messages, `dedupe_for` is how long idempotency keys are kept, `retry` is for events that were
+    sent and not asked.
+    """
+
+    __slots__ = (
+        "_activations",
+        "_events",
+        "_named",
+        "_queries",
+        "_signals",
+        "_state",
+        "cls",
+        "codec",
+        "dedupe_for",
+        "handlers",
+        "mailbox_limit",
+        "name",
+        "retry",
+        "transient",
+        "version",
+        "waits",
+    )
+
+    def __init__(self, cls: type, options: Options) -> None:
+        self.cls: Final = cls
+        self.name: Final = _checked_name(cls.__name__ if options.name is None else options.name, cls)
+        self.version: Final = options.version
+        self.codec: Final = codec_named(options.codec) if isinstance(options.codec, str) else options.codec
+        self.mailbox_limit: Final = sys.maxsize if options.mailbox_limit is None else options.mailbox_limit
+        self.dedupe_for: Final = options.dedupe_for
+        self.retry: Final = options.retry
+        self._state: Final = State(cls, self.codec)
+        self.transient: Final = self._state.transient
+        self._activations: Final = activations_of(cls)
+        handlers, functions = handlers_of(cls, self.name, self.codec)
+        waits, declared = waits_of(cls, self.name, self.codec, handlers)
+        self.handlers: Final[Mapping[str, Handler]] = MappingProxyType(handlers)
+        self.waits: Final[Mapping[str, WaitsSpec]] = MappingProxyType(waits)
+        named: dict[object, str] = {name: name for name in (*handlers, *waits)}
+        self._named: Final = {**functions, **declared, **named}
+        self._events: Final = self._of_kind(HandlerKind.EVENT)
+        self._queries: Final = self._of_kind(HandlerKind.QUERY)
+        self._signals: Final[dict[object, Handler | WaitsSpec]] = {
+            **self._of_kind(HandlerKind.SIGNAL),
+            **{key: waits[name] for key, name in self._named.items() if name in waits},
+        }
+
+    def __repr__(self) -> str:
+        return f"<Definition of {self.name} version {self.version}: {', '.join([*self.handlers, *self.waits])}>"
+
+    def create(self) -> Any:
+        """A new instance, as by the class without arguments. Raises what `__init__` raises."""
+        return self._state.create()
+
+    def encode_state(self, instance: Any) -> bytes:
+        """The instance's attributes but the transient ones. Raises NotSerializable with the path, as in `self.lines[3].socket`."""
+        return self._state.encode(instance)
+
+    def decode_state(self, data: bytes) -> Any:
+        """A new instance with the stored attributes, `__init__` not called, transient attributes not set. Raises NotDeserializable."""
+        return self._state.decode(data)
+
+    def activate(self, instance: Any) -> None:
+        """Call the `@on_activate` methods, base classes' first. Raises what they raise."""
+        for name in self._activations:
+            getattr(instance, name)()
+
+    def event(self, handler: object) -> Handler:
+        """The event of that name, or whose function (of the class or of a base) it is. Raises UnknownHandler."""
+        try:
+            return self._events[handler]
+        except (KeyError, TypeError):
+            self._refuse(handler, HandlerKind.EVENT)
+
+    def query(self, handler: object) -> Handler:
+        """The query of that name, or whose function it is. Raises UnknownHandler."""
+        try:
+            return self._queries[handler]
+        except (KeyError, TypeError):
+            self._refuse(handler, HandlerKind.QUERY)
+
+    def signal(self, signal: object) -> Handler | WaitsSpec:
+        """The `@on_signal` handler or the declared signal of that name, function or `signal(…)` object. Raises UnknownHandler."""
+        try:
+            return self._signals[signal]
+        except (KeyError, TypeError):
+            self._refuse(signal, HandlerKind.SIGNAL)
+
+    def signal_handler(self, name: object) -> Handler:
+        """The `@on_signal` handler only. Raises UnknownHandler."""
+        found = self.signal(name)
+        if isinstance(found, Handler):
+            return found
+        raise UnknownHandler(self.name, found.name, "signal handler", (), f"{found.name!r} is a declared signal: the actor waits for it.")
+
+    def _of_kind(self, kind: HandlerKind) -> dict[object, Handler]:
+        handlers = self.handlers
+        return {key: handlers[name] for key, name in self._named.items() if name in handlers and handlers[name].kind is kind}
+
+    def _refuse(self, wanted: object, kind: HandlerKind) -> NoReturn:
+        known = [handler.name for handler in self.handlers.values() if handler.kind is kind]
+        if kind is HandlerKind.SIGNAL:
+            known += self.waits
+        name = self._name_of(wanted)
+        if name is None:
+            raise UnknownHandler(self.name, getattr(wanted, "__qualname__", None) or str(wanted), kind.value, known)
+        is_kind = self.handlers[name].kind if name in self.handlers else HandlerKind.SIGNAL
+        written, meant = (_CALLS[of].format(f"{self.cls.__name__}.{name}") for of in (kind, is_kind))
+        width = max(len(written), len(meant))
+        lines = (f"    {written:<{width}}   # what was written", f"    {meant:<{width}}   # what was meant")
+        shown = "\n".join((f"Its {name!r} is {_ARTICLES[is_kind]}:", *lines))
+        raise UnknownHandler(self.name, name, kind.value, known, shown)
+
+    def _name_of(self, wanted: object) -> str | None:
+        try:
+            return self._named.get(wanted)
+        except TypeError:  # it has no hash
+            return None
+
+
+_CALLS: Final = {
+    HandlerKind.EVENT: "await ref.ask({}, …)",
+    HandlerKind.SIGNAL: "await send_signal(ref, {}, …)",
+    HandlerKind.QUERY: "await ref.query({}, …)",
+}
+_ARTICLES: Final = {HandlerKind.EVENT: "an event", HandlerKind.SIGNAL: "a signal", HandlerKind.QUERY: "a query"}
+
+
+@overload
+def durable_actor(cls: C, /) -> C: ...
+@overload
+def durable_actor(
+    *,
+    name: str = ...,
+    version: int = ...,
+    codec: Codec | str = ...,
+    mailbox_limit: int | None = ...,
+    dedupe_for: timedelta = ...,
+    retry: Retry = ...,
+) -> Callable[[C], C]: ...
+def durable_actor(cls: type | None = None, /, **options: Any) -> object:
+    """Make a class an actor type. Goes above `@dataclass` and the like; raises DefinitionError for what could not work.
+
+    `name`: what it is called in stores (default: the class's name), at most 64 bytes of UTF-8. `version`: from 1 up; name and version
+    together are unique. `codec`: "pickle" (default), "msgspec" (MessagePack), "msgspec-json", or a Codec. `mailbox_limit`: messages that
+    may wait for one actor (default 10,000; None: any number). `dedupe_for`: how long idempotency keys are remembered (default: a day).
+    `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds).
+    """
+    if cls is not None:
+        return _defined(cls, Options())
+    unknown = options.keys() - set(Options._fields)
+    if unknown:
+        raise DefinitionError(
+            "@durable_actor", f"it has no option {', '.join(sorted(unknown))}", f"There is: {', '.join(Options._fields)}."
+        )
+    given = Options(**options)
+    _check(given)
+    return lambda decorated: _defined(decorated, given)
+
+
+def definition_of(cls: type) -> Definition:
+    """The definition of a decorated class. Raises DefinitionError, showing the decorator, for another; a subclass needs its own."""
+    definition = getattr(cls, "__dict__", {}).get(_DEFINITION)
+    if isinstance(definition, Definition) and definition.cls is cls:
+        return definition
+    name = getattr(cls, "__qualname__", repr(cls))
+    if definition is not None:
+        raise DefinitionError(name, "the class was made again after @durable_actor", "Put @durable_actor above the other decorators.")
+    raise DefinitionError(name, "it is no actor type", f"Decorate it:\n    @durable_actor\n    class {name.rpartition('.')[2]}: …")
+
+
+def _defined(cls: type, options: Options) -> type:
+    if not isinstance(cls, type):
+        raise DefinitionError("@durable_actor", f"it goes on a class, not on {cls!r}", "Write it above `class …:`.")
+    setattr(cls, _DEFINITION, Definition(cls, options))
+    return cls
+
+
+def _check(options: Options) -> None:
+    problem = ""
+    if type(options.version) is not int or options.version < 1:
+        problem = f"version={options.version!r} is not a whole number from 1 up"
+    elif options.mailbox_limit is not None and options.mailbox_limit < 1:
+        problem = f"mailbox_limit={options.mailbox_limit!r} leaves no room for a message"
+    elif options.dedupe_for < timedelta(0):
+        problem = f"dedupe_for={options.dedupe_for!r} is negative"
+    if problem:
+        raise DefinitionError("@durable_actor", problem, "Correct it, or leave it out for the default.")
+
+
+def _checked_name(name: str, cls: type) -> str:
+    if not name or not name.isprintable() or "/" in name:
+        raise DefinitionError(cls.__qualname__, f"name={name!r} cannot name a type", "It is printable text without a slash.")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise DefinitionError(
+            cls.__qualname__, f"its name has {len(name.encode())} bytes of UTF-8, and {MAX_NAME_BYTES} are allowed", "Give name=…."
+        )
+    return name

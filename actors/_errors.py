@@ -1,0 +1,411 @@
+"""What can go wrong with actors, as one tree.
+
+    PerdureError                     everything this project raises on purpose
+    ├── DefinitionError              a class, a decorator or an option that cannot work; raised where it is written
+    ├── UnknownActorType             no such type is hosted
+    ├── UnknownHandler               the type has no such event, signal or query
+    ├── WrongArguments               (TypeError) they do not fit the handler's signature
+    ├── NotSerializable              (TypeError) a value that no codec can store; names its path
+    ├── NotDeserializable            stored bytes that the code of today cannot read
+    ├── InvalidKey                   (ValueError) not a key
+    │   └── KeyTooLong               more than 200 bytes of UTF-8
+    ├── NotInActor                   a verb for actors' code, used elsewhere
+    ├── NotDurable                   something that cannot be resumed after a crash, used in an actor
+    ├── RuntimeNotRunning            the host has not started, or has ended
+    ├── MailboxFull                  the actor has too much to do already
+    ├── IdempotencyMismatch          a key used again for something else
+    ├── AskTimeout                   (TimeoutError) no reply in time; the event may still be handled
+    ├── ActorNotFound                it never existed, or was deleted
+    ├── ActorCompleted               it has ended, and takes no more events
+    ├── ActorQuarantined             it stands still until somebody looks at it
+    │   └── VersionMismatch          its state was written by a newer version of its type
+    ├── QueryChangedState            a query is for reading
+    ├── TurnDidNotEnd                a handler that ran too long within one turn
+    ├── HandlerInterrupted           the host died in it, again and again
+    └── RemoteError                  stands for an exception that could not travel
+
+Every class builds its own sentence from the parts it is given, and `type(error)(*error.args)` makes an equal one: errors travel as replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+from ..storage import PerdureError
+
+
+def _existing(known: tuple[str, ...], name: str) -> str:
+    """What there is instead of `name`, the nearest of it first."""
+    from difflib import get_close_matches  # here, since it costs a millisecond that no program should pay before its first mistake
+
+    if not known:
+        return "There is none."
+    nearest = get_close_matches(name, known, 1)
+    meant = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{meant}There is: {', '.join(known)}."
+
+
+@final
+class DefinitionError(PerdureError):
+    """A class, decorator or option that cannot work, found where it is written. `where` is its qualified name."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, where: str, problem: str, cure: str) -> None:
+        super().__init__(where, problem, cure)
+        self.where = where
+        self.problem = problem
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}. {self.cure}"
+
+
+@final
+class UnknownActorType(PerdureError):
+    """No actor type of that name is hosted. `known` are the names that are."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(name, self.known)
+
+    def __str__(self) -> str:
+        return f"no actor type is named {self.name!r}. {_existing(self.known, self.name)} Give it to the host: Runtime(…, actors=[…])."
+
+
+@final
+class UnknownHandler(PerdureError):
+    """The actor type has no such handler. `wanted` is what was looked for ("event", "signal" or "query"); `meant` shows the right call."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, type_name: str, name: str, wanted: str, known: Iterable[str], meant: str = "") -> None:
+        self.type_name = type_name
+        self.name = name
+        self.wanted = wanted
+        self.known = tuple(known)
+        self.meant = meant
+        super().__init__(type_name, name, wanted, self.known, meant)
+
+    def __str__(self) -> str:
+        missing = f"{self.type_name} has no {self.wanted} {self.name!r}. "
+        return missing + (self.meant or _existing(self.known, self.name))
+
+
+@final
+class WrongArguments(PerdureError, TypeError):
+    """The arguments do not fit the handler; nothing was sent. `signature` is what it takes, `problem` what is wrong."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, handler: str, signature: str, problem: str) -> None:
+        super().__init__(handler, signature, problem)
+        self.handler = handler
+        self.signature = signature
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.handler}{self.signature} cannot be called so: {self.problem}."
+
+
+@final
+class NotSerializable(PerdureError, TypeError):
+    """A value that the codec cannot store. `path` leads to it (`self.lines[3].socket`), `kind` is its type, `reason` the codec's words."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, path: str, kind: str, reason: str) -> None:
+        super().__init__(path, kind, reason)
+        self.path = path
+        self.kind = kind
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is a {self.kind}, which cannot be stored ({self.reason}). Keep plain data there;"
+            f" what belongs to the process is annotated Transient[…] and set in @on_activate, or given to Runtime(…, resources=…)."
+        )
+
+    def within(self, outer: str) -> NotSerializable:
+        """The same refusal, told from further outside: `value.socket` within `self.lines` is `self.lines.socket`."""
+        return NotSerializable(outer + self.path.removeprefix("value"), self.kind, self.reason)
+
+
+@final
+class NotDeserializable(PerdureError):
+    """Stored bytes that today's code cannot read: damaged, or of a class that has gone. `codec` is the codec's name."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, codec: str, reason: str) -> None:
+        super().__init__(codec, reason)
+        self.codec = codec
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"stored data cannot be read by the codec {self.codec!r} ({self.reason}). If a class or module has moved, say so before"
+            f' the host starts: rename("old.module.Old", "new.module.New").'
+        )
+
+
+class InvalidKey(PerdureError, ValueError):
+    """What was given is no key of an actor. `key` is shown in a readable form."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, type_name: str, key: str, reason: str) -> None:
+        super().__init__(type_name, key, reason)
+        self.type_name = type_name
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.key} is no key for an actor of type {self.type_name}: {self.reason}. Any Unicode text of up to 200 bytes is."
+
+
+@final
+class KeyTooLong(InvalidKey):
+    """The key is longer than `limit` bytes of UTF-8; it has `size`."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, type_name: str, key: str, size: int, limit: int) -> None:
+        shown = key if len(key) <= 40 else f"{key[:40]}…"
+        InvalidKey.__init__(self, type_name, repr(shown), f"it has {size} bytes of UTF-8, and {limit} are allowed")
+        self.args = (type_name, shown, size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} Hash what is longer, and keep the long form in the actor's state."
+
+
+@final
+class NotInActor(PerdureError):
+    """A verb that only an actor's code may use was used elsewhere. `verb` is its name."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(verb)
+        self.verb = verb
+
+    def __str__(self) -> str:
+        return f"{self.verb} works only in an actor's code, while it handles a message. Outside, use the Runtime or a Client."
+
+
+@final
+class NotDurable(PerdureError):
+    """An actor's code used something that does not survive its process. `what` says what, `cure` what to do instead."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(
+        self, what: str, cure: str = "do that in a @step, where I/O, threads and processes are at home, and await the step"
+    ) -> None:
+        super().__init__(what, cure)
+        self.what = what
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.what}: after a crash nothing could bring that back. Instead, {self.cure}."
+
+
+@final
+class RuntimeNotRunning(PerdureError):
+    """The host or client was used before it started or after it ended. `what` is what was asked of it."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what}: the runtime is not running. Use it inside `async with Runtime(…) as runtime:`."
+
+
+@final
+class MailboxFull(PerdureError):
+    """The actor's mailbox holds `limit` messages, as many as its type allows; the new one was not stored."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, limit: int) -> None:
+        self.actor = str(actor)
+        self.limit = limit
+        super().__init__(self.actor, limit)
+
+    def __str__(self) -> str:
+        return (
+            f"the mailbox of {self.actor} is full: {self.limit} messages wait. Send again later, or raise durable_actor(mailbox_limit=…)."
+        )
+
+
+@final
+class IdempotencyMismatch(PerdureError):
+    """An idempotency key came again with another handler or other arguments; nothing was done. `first` is what it stood for."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, key: str, first: str, now: str) -> None:
+        self.actor = str(actor)
+        self.key = key
+        self.first = first
+        self.now = now
+        super().__init__(self.actor, key, first, now)
+
+    def __str__(self) -> str:
+        what = f"{self.now!r} after {self.first!r}" if self.now != self.first else f"{self.now!r} with other arguments"
+        return f"{self.actor} knows the idempotency key {self.key!r} already, and now it came for {what}. Use one key for one message only."
+
+
+@final
+class AskTimeout(PerdureError, TimeoutError):
+    """No reply came within `seconds`. The event stays in the mailbox and may still be handled."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, handler: str, seconds: float) -> None:
+        super().__init__()
+        self.actor = str(actor)
+        self.handler = handler
+        self.seconds = seconds
+        self.args = (self.actor, handler, seconds)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.actor} did not answer {self.handler!r} within {self.seconds:g} s. The event may still be handled:"
+            f" ask again with the same idempotency key to hear its outcome."
+        )
+
+
+@final
+class ActorNotFound(PerdureError):
+    """There is no such actor: no message ever reached it, or it was deleted."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object) -> None:
+        self.actor = str(actor)
+        super().__init__(self.actor)
+
+    def __str__(self) -> str:
+        return f"there is no actor {self.actor}. The first message to it makes it."
+
+
+@final
+class ActorCompleted(PerdureError):
+    """The actor has ended, and takes no more events."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object) -> None:
+        self.actor = str(actor)
+        super().__init__(self.actor)
+
+    def __str__(self) -> str:
+        return f"{self.actor} has ended and takes no more events. Its queries and its result can still be asked for."
+
+
+class ActorQuarantined(PerdureError):
+    """The actor stands still, with everything it has kept, because of `cause`; no other actor is affected."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, cause: str) -> None:
+        self.actor = str(actor)
+        self.cause = cause
+        super().__init__(self.actor, cause)
+
+    def __str__(self) -> str:
+        return f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost; cure the cause, then start its host again."
+
+
+@final
+class VersionMismatch(ActorQuarantined):
+    """The actor's state was written by version `stored` of its type, and this host has only `hosted`."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, stored: int, hosted: int) -> None:
+        ActorQuarantined.__init__(self, actor, f"its state is of version {stored}, and this host has version {hosted} of its type")
+        self.args = (self.actor, stored, hosted)
+        self.stored = stored
+        self.hosted = hosted
+
+
+@final
+class QueryChangedState(PerdureError):
+    """A query changed the actor's state; the change was thrown away."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, query: str) -> None:
+        self.actor = str(actor)
+        self.query = query
+        super().__init__(self.actor, query)
+
+    def __str__(self) -> str:
+        return (
+            f"the query {self.query!r} changed the state of {self.actor}; the change is thrown away. Queries read, events write:\n"
+            f"    @query      # what was written\n"
+            f"    @on_event   # what was meant, if it has to change something"
+        )
+
+
+@final
+class TurnDidNotEnd(PerdureError):
+    """A handler ran on and on within one turn, and the turn was rolled back. `after` is what it used up, `where` the line it was at."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, after: str, where: str) -> None:
+        super().__init__(after, where)
+        self.after = after
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} was not done after {self.after}, so the turn is rolled back. A turn has to end: long work belongs into a @step."
+        )
+
+
+@final
+class HandlerInterrupted(PerdureError):
+    """The host process died `times` times while it handled this message, so the message was put aside."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, handler: str, times: int) -> None:
+        self.actor = str(actor)
+        self.handler = handler
+        self.times = times
+        super().__init__(self.actor, handler, times)
+
+    def __str__(self) -> str:
+        return (
+            f"the host died {self.times} times while {self.actor} handled {self.handler!r}; the message is put aside as a dead letter."
+            f" Look for what ends the process there: os._exit, a crash in C code, or too much memory."
+        )
+
+
+@final
+class RemoteError(PerdureError):
+    """Stands for an exception that could not travel itself: its class's name, its text, and its traceback as text."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, type_name: str, text: str, traceback: str = "") -> None:
+        super().__init__(type_name, text, traceback)
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}" if self.text else self.type_name

@@ -1,0 +1,102 @@
+"""The registry: the actor types that a host serves, by name.
+
+Name and version together are unique in it. Its description holds nothing of the user's code, so tools can read it without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, final
+
+import msgspec
+
+from ._define import Definition, definition_of
+from ._errors import DefinitionError, UnknownActorType
+
+
+@final
+class HandlerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A handler or declared signal: `kind` is "event", "signal" or "query"; `schema` describes its arguments in JSON, None if opaque."""
+
+    name: str
+    kind: str
+    doc: str
+    schema: bytes | None
+
+
+@final
+class RegistryEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One version of an actor type, as a host wrote it down; `signals` are the declared ones."""
+
+    name: str
+    version: int
+    codec: str
+    handlers: list[HandlerEntry]
+    signals: list[HandlerEntry]
+
+
+@final
+class Registry:
+    """The types of a host. Several versions of one name may be there; the highest is the current one."""
+
+    __slots__ = ("_current", "_versions")
+
+    def __init__(self, definitions: Iterable[Definition]) -> None:
+        self._versions: Final[dict[tuple[str, int], Definition]] = {}
+        for definition in definitions:
+            self._add(definition)
+        by_version = sorted(self._versions.values(), key=lambda definition: definition.version)
+        self._current: Final = {definition.name: definition for definition in by_version}
+
+    @classmethod
+    def of_classes(cls, classes: Iterable[type]) -> Registry:
+        """The registry of decorated classes. Raises DefinitionError for one that is not decorated, or for two of one name and version."""
+        return cls(definition_of(actor) for actor in classes)
+
+    def __iter__(self) -> Iterator[Definition]:
+        """The current definitions, one for each name."""
+        return iter(self._current.values())
+
+    def __repr__(self) -> str:
+        return f"<Registry of {', '.join(f'{name} version {version}' for name, version in self._versions)}>"
+
+    def require(self, name: str) -> Definition:
+        """The current definition of that name. Raises UnknownActorType, naming what there is."""
+        definition = self._current.get(name)
+        if definition is None:
+            raise UnknownActorType(name, self._current)
+        return definition
+
+    def of(self, cls: type) -> Definition:
+        """The definition of a class that is served. Raises UnknownActorType for another, DefinitionError for one that is no actor type."""
+        definition = definition_of(cls)
+        if self._versions.get((definition.name, definition.version)) is not definition:
+            raise UnknownActorType(definition.name, self._current)
+        return definition
+
+    def describe(self) -> list[RegistryEntry]:
+        """What a host writes into its store about its types, all versions, ordered by name and version."""
+        return [_entry(self._versions[key]) for key in sorted(self._versions)]
+
+    def _add(self, definition: Definition) -> None:
+        taken = self._versions.setdefault((definition.name, definition.version), definition)
+        if taken is not definition:
+            raise DefinitionError(
+                definition.cls.__qualname__,
+                f"{taken.cls.__module__}.{taken.cls.__qualname__} is {definition.name} version {definition.version} already",
+                "Give one of them another name=… or version=….",
+            )
+
+
+def _entry(definition: Definition) -> RegistryEntry:
+    return RegistryEntry(
+        name=definition.name,
+        version=definition.version,
+        codec=definition.codec.name,
+        handlers=[HandlerEntry(each.name, each.kind.value, each.doc, _schema(each.schema)) for each in definition.handlers.values()],
+        signals=[HandlerEntry(each.name, "signal", "", _schema(each.schema)) for each in definition.waits.values()],
+    )
+
+
+def _schema(schema: dict[str, object] | None) -> bytes | None:
+    return None if schema is None else msgspec.json.encode(schema)
