@@ -1,7 +1,9 @@
 """Durable actors: ordinary classes whose state survives the process."""
 
+from ._clock import Alarm, Clock, SystemClock
 from ._codec import Codec, PickleCodec, codec_named
 from ._define import durable_actor
+from ._durable import CurrentActor, current_actor
 from ._errors import (
     ActorCompleted,
     ActorNotFound,
@@ -26,16 +28,29 @@ from ._errors import (
     VersionMismatch,
     WrongArguments,
 )
+from ._ids import ActorId
+from ._info import ActorInfo, DeadLetterInfo
 from ._marks import Event, Query, Signal, Transient, Waits, on_activate, on_event, on_signal, query, signal
 from ._policy import Retry
+from ._records import Cursor
+from ._ref import ActorRef, send_signal
 from ._renames import Placeholder, rename
+from ._runtime import Runtime
 
 __all__ = [
     "ActorCompleted",
+    "ActorId",
+    "ActorInfo",
     "ActorNotFound",
     "ActorQuarantined",
+    "ActorRef",
+    "Alarm",
     "AskTimeout",
+    "Clock",
     "Codec",
+    "CurrentActor",
+    "Cursor",
+    "DeadLetterInfo",
     "DefinitionError",
     "Event",
     "HandlerInterrupted",
@@ -53,8 +68,10 @@ __all__ = [
     "QueryChangedState",
     "RemoteError",
     "Retry",
+    "Runtime",
     "RuntimeNotRunning",
     "Signal",
+    "SystemClock",
     "Transient",
     "TurnDidNotEnd",
     "UnknownActorType",
@@ -63,11 +80,13 @@ __all__ = [
     "Waits",
     "WrongArguments",
     "codec_named",
+    "current_actor",
     "durable_actor",
     "on_activate",
     "on_event",
     "on_signal",
     "query",
     "rename",
+    "send_signal",
     "signal",
 ]

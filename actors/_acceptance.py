@@ -1,0 +1,102 @@
+"""How a message gets into a mailbox: once for each idempotency key, within the limit, or not at all and somebody is told.
+
+What is decided here was read from memory that may not be durable yet: the sender learns it only behind the actor's gate.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import final
+
+from ..storage import PerdureError, settle
+from ._activation import Activation, Delivery
+from ._envelope import Kind
+from ._epoch import Epoch
+from ._errors import ActorQuarantined, IdempotencyMismatch, MailboxFull
+from ._failure import Failure
+from ._persistence import key_digest, put_dead_letter, put_key_row
+from ._records import DeadLetter, KeyRow, Raised
+from ._settlement import Settlement
+
+
+@final
+class Acceptance:
+    """Puts deliveries into the mailboxes of actors that are in memory."""
+
+    __slots__ = ("_epoch", "_settlement")
+
+    def __init__(self, epoch: Epoch, settlement: Settlement) -> None:
+        self._epoch = epoch
+        self._settlement = settlement
+
+    def accept(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> None:
+        """Deal with one delivery for good; `known` is what its idempotency key was used for before."""
+        refusal = self._refusal(activation, delivery, known)
+        if delivery.row is not None and not delivery.attached:
+            self._epoch.commit.batch.delete(delivery.row)
+            delivery.row = None
+            self._settlement.touch(activation)
+        if refusal is not None:
+            self._refuse(activation, delivery, refusal)
+        elif known is not None:
+            self._repeat(activation, delivery, known)
+        else:
+            self._append(activation, delivery)
+
+    def _refusal(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> PerdureError | None:
+        envelope, definition = delivery.envelope, activation.definition
+        assert activation.mailbox is not None
+        if known is not None:
+            assert envelope.key is not None
+            if (known.name, known.arguments) != (envelope.name, envelope.key[1]):
+                return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
+            return None
+        if activation.failure is not None and envelope.ask:
+            return ActorQuarantined(activation.actor, activation.failure.text)
+        if envelope.kind is Kind.EVENT and len(activation.mailbox) >= definition.mailbox_limit:
+            return MailboxFull(activation.actor, definition.mailbox_limit)
+        return None
+
+    def _append(self, activation: Activation, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        assert activation.mailbox is not None
+        seq = activation.mailbox.append(envelope)
+        if delivery.answered is not None:
+            activation.asked = activation.asked or {}
+            activation.asked[seq] = [delivery]
+        if envelope.key is not None:
+            expires = self._epoch.clock.now() + activation.definition.dedupe_for.total_seconds()
+            row = KeyRow(envelope.name, envelope.key[1], seq, expires)
+            put_key_row(self._epoch.commit.batch, activation.actor, key_digest(envelope.key[0]), row)
+        gate = self._settlement.touch(activation, len(envelope.payload) + 100)
+        if delivery.accepted is not None:
+            gate.when_open(partial(settle, delivery.accepted))
+
+    def _repeat(self, activation: Activation, delivery: Delivery, known: KeyRow) -> None:
+        if delivery.accepted is not None:
+            activation.gate.when_open(partial(settle, delivery.accepted))
+        if known.outcome is not None:
+            self._settlement.answer(activation, delivery, known.outcome)
+        elif delivery.answered is not None or delivery.envelope.reply_to is not None:
+            delivery.attached = True
+            activation.asked = activation.asked or {}
+            activation.asked.setdefault(known.seq, []).append(delivery)
+            self._settlement.touch(activation)
+
+    def _refuse(self, activation: Activation, delivery: Delivery, refusal: PerdureError) -> None:
+        envelope = delivery.envelope
+        accepted = delivery.accepted
+        if accepted is not None:
+            activation.gate.when_open(lambda error: settle(accepted, error or refusal))
+        elif envelope.ask:
+            self._settlement.answer(activation, delivery, Raised(Failure.of(refusal)))
+        else:
+            self.bury(activation, delivery, refusal)
+
+    def bury(self, activation: Activation, delivery: Delivery, cause: PerdureError) -> None:
+        """Put a message that has no sender to be told into the dead letters."""
+        now = self._epoch.clock.now()
+        letter = DeadLetter(delivery.envelope, Failure.of(cause), 0, 0, now)
+        put_dead_letter(self._epoch.commit.batch, activation.actor, 0, letter)
+        self._settlement.touch(activation)
+        self._settlement.report(activation.actor, letter)

@@ -1,0 +1,225 @@
+"""One actor in memory: its last snapshot, its mailbox, its instance, and who waits for it.
+
+While an actor is active, memory is its truth; `stage` writes it into a batch, and until that batch is durable `gate` keeps what was
+learned from it inside the host. The instance is always that of the last snapshot: a turn that fails drops it, and the next one decodes it
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, final
+
+from ..storage import Batch, Gate
+from ._breadcrumb import Phase
+from ._define import Definition
+from ._envelope import Envelope
+from ._epoch import Epoch
+from ._failure import Failure
+from ._ids import ActorId
+from ._mailbox import Item, Mailbox
+from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
+from ._records import BackOff, Outcome, Snapshot, Status
+from ._turn import Turn
+
+DURABLE: Final = Gate(0)  # the gate of what nobody has changed since it was read
+DURABLE.let_pass(None)
+
+
+@final
+class Delivery:
+    """A message on its way into a mailbox, and who wants to know what becomes of it.
+
+    `accepted` learns that the message is safe in the mailbox, or why it is refused; `answered` learns the outcome. `row` is where the
+    message stands while its actor is not in memory. `attached` is True for a repetition that shares the outcome of a message before it.
+    """
+
+    __slots__ = ("accepted", "answered", "attached", "envelope", "row")
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        *,
+        accepted: asyncio.Future[None] | None = None,
+        answered: asyncio.Future[Outcome] | None = None,
+        row: bytes | None = None,
+    ) -> None:
+        self.envelope = envelope
+        self.accepted = accepted
+        self.answered = answered
+        self.row = row
+        self.attached = False
+
+
+@final
+class Activation:
+    """An actor's presence in memory. `loaded` is False until its records were read; until then messages wait in `arrivals`."""
+
+    __slots__ = (
+        "_instance",
+        "_staged_status",
+        "actor",
+        "arrivals",
+        "asked",
+        "changed",
+        "definition",
+        "dirty",
+        "failure",
+        "gate",
+        "mailbox",
+        "queued",
+        "snapshot",
+        "suffix",
+        "used",
+        "wanted",
+    )
+
+    def __init__(self, actor: ActorId, definition: Definition) -> None:
+        self.actor = actor
+        self.suffix = suffix_of(actor)
+        self.definition = definition
+        self.snapshot: Snapshot | None = None  # None: the actor does not exist before its first turn
+        self.mailbox: Mailbox | None = None
+        self.failure: Failure | None = None  # why it is quarantined
+        self.arrivals: deque[Delivery] | None = None
+        self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
+        self.gate = DURABLE
+        self.dirty = False  # something is to be staged
+        self.changed = False  # and the snapshot is part of it
+        self.queued = False
+        self.wanted = False  # the loader has it on its list
+        self.used = True
+        self._instance: object | None = None
+        self._staged_status: Status | None = None
+
+    def __repr__(self) -> str:
+        state = "loading" if self.mailbox is None else "quarantined" if self.failure else repr(self.mailbox)
+        return f"<Activation {self.actor} {state}{' dirty' if self.dirty else ''}>"
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its records are in memory."""
+        return self.mailbox is not None
+
+    @property
+    def status(self) -> Status:
+        """The status of the last snapshot; idle for an actor that does not exist yet."""
+        if self.failure is not None:
+            return Status.QUARANTINED
+        return Status.IDLE if self.snapshot is None else self.snapshot.status
+
+    def install(self, snapshot: Snapshot | None, failure: Failure | None) -> None:
+        """Set what was read from the store."""
+        self.snapshot = snapshot
+        self.failure = failure
+        self.changed = False
+        self._staged_status = None if snapshot is None else snapshot.status
+        self.mailbox = Mailbox(snapshot.event, snapshot.interrupt) if snapshot is not None else Mailbox(0, 0)
+
+    def instance(self, epoch: Epoch) -> object:
+        """The object of the user's class, decoded or created when it is first needed. Raises what decoding raises."""
+        if self._instance is None:
+            epoch.breadcrumbs.enter(Phase.DECODE, key_digest(str(self.actor)))
+            try:
+                self._instance = new_instance(self.definition, self.snapshot)
+            finally:
+                epoch.breadcrumbs.leave()
+        return self._instance
+
+    def forget_instance(self) -> None:
+        """Throw away an instance that may be half changed."""
+        self._instance = None
+
+    def next_item(self, now: float) -> Item | None:
+        """The message to handle next, if there is one that may be handled now: interrupts first, then events unless in back-off."""
+        mailbox = self.mailbox
+        if mailbox is None or self.failure is not None:
+            return None
+        item = mailbox.interrupts.head()
+        if item is not None:
+            return item
+        item = mailbox.events.head()
+        if item is None or self.waits_until(item) > now:
+            return None
+        return item
+
+    def waits_until(self, item: Item) -> float:
+        """When a message may be handled: later than now only for an event in back-off."""
+        back_off = None if self.snapshot is None else self.snapshot.back_off
+        return back_off.due if back_off is not None and back_off.seq == item.seq else 0.0
+
+    @property
+    def starved(self) -> bool:
+        """Whether a lane's next message is in the store only."""
+        mailbox = self.mailbox
+        return mailbox is not None and self.failure is None and (mailbox.events.starved or mailbox.interrupts.starved)
+
+    @property
+    def state(self) -> bytes:
+        """The state as of the last snapshot; empty for an actor that was never changed by a turn."""
+        return b"" if self.snapshot is None else self.snapshot.state
+
+    def move_on(self, item: Item, turn: Turn, state: bytes) -> None:
+        """The message is dealt with: take it out, and let the snapshot say so."""
+        mailbox, before = self.mailbox, self.snapshot
+        assert mailbox is not None
+        (mailbox.events if item.envelope.is_event else mailbox.interrupts).take()
+        back_off = before.back_off if before is not None else None
+        if back_off is not None and back_off.seq <= mailbox.events.cursor:
+            back_off = None
+        self._set_snapshot(turn, turn.number, state, back_off)
+
+    def back_off(self, back_off: BackOff, turn: Turn) -> None:
+        """The message's turn has failed, and it is tried again later.
+
+        The next turn has the same number, since nothing of this one has happened.
+        """
+        self._set_snapshot(turn, turn.number - 1, self.state, back_off)
+
+    def _set_snapshot(self, turn: Turn, number: int, state: bytes, back_off: BackOff | None) -> None:
+        mailbox = self.mailbox
+        assert mailbox is not None
+        self.snapshot = Snapshot(
+            turn.incarnation,
+            self.definition.version,
+            Status.IDLE,
+            mailbox.events.cursor,
+            mailbox.interrupts.cursor,
+            number,
+            turn.time if self.snapshot is None else self.snapshot.created,
+            turn.time,
+            state,
+            back_off,
+        )
+        self.changed = True
+
+    def stage(self, batch: Batch, epoch: Epoch) -> None:
+        """Write what has changed since the last call."""
+        if self.mailbox is not None:
+            if self.changed and self.snapshot is not None:
+                put_snapshot(batch, self.suffix, self.snapshot, self._staged_status)
+                self._staged_status = self.snapshot.status
+            for lane, queue in self.mailbox.lanes():
+                if queue.ready is not None or queue.taken is not None or queue.fresh is not None:
+                    put_lane(batch, self.suffix, lane, queue)
+        for delivery in self.arrivals or ():
+            self._stage_arrival(batch, epoch, delivery)
+        for deliveries in (self.asked or {}).values():
+            for delivery in deliveries:
+                if delivery.attached and delivery.envelope.reply_to is not None:  # its caller may outlive this host
+                    self._stage_arrival(batch, epoch, delivery)
+        self.dirty = self.changed = False
+
+    def _stage_arrival(self, batch: Batch, epoch: Epoch, delivery: Delivery) -> None:
+        if delivery.row is None:
+            epoch.arrivals += 1
+            delivery.row = arrival_key(epoch.fence.epoch, epoch.arrivals)
+            put_arrival(batch, delivery.row, self.actor, delivery.envelope)
+
+
+def new_instance(definition: Definition, snapshot: Snapshot | None) -> object:
+    """An object of the user's class as of a snapshot, or a new one; its activation hooks have run."""
+    instance = definition.create() if snapshot is None or not snapshot.state else definition.decode_state(snapshot.state)
+    definition.activate(instance)
+    return instance

@@ -1,0 +1,271 @@
+"""Who takes the next turn: actors with work stand in one queue, and each takes one turn before the next one's.
+
+Turns are taken in slices of plain callbacks on the host's loop, so that I/O, commits and callers get their share. An actor is in memory
+while it has work, or was used lately; the rest is passive, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from functools import partial
+from typing import Final, NamedTuple, final
+
+from ..storage import Batch
+from ._acceptance import Acceptance
+from ._activation import Activation, Delivery
+from ._clock import Alarm
+from ._epoch import Epoch
+from ._errors import UnknownActorType
+from ._ids import ActorId
+from ._loading import Loader
+from ._performance import Performer
+from ._settlement import Settlement
+
+SLICE: Final = 0.002  # seconds of turns before the host's loop gets a chance; a turn costs some 20 µs
+SUMMON_AT_ONCE: Final = 256  # passive actors with work that are brought in while others are at work
+
+logger = logging.getLogger("perdure.actors")
+
+
+class DispatchStatistics(NamedTuple):
+    """Counts for tools."""
+
+    active: int
+    ready: int
+    backlog: int
+    turns: int
+    activations: int
+    passivations: int
+
+
+@final
+class Dispatcher:
+    """The actors of one epoch that are in memory, and the queue of those with work."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._epoch = epoch
+        self.settlement = Settlement(epoch, self.deliver)
+        self._acceptance = Acceptance(epoch, self.settlement)
+        self._performer = Performer(epoch, self.settlement)
+        self._has_rows: set[ActorId] = set()  # passive actors with rows in their mailbox
+        self.loader = Loader(epoch, self._acceptance, self._has_rows, self._loaded, self.settlement.quarantine)
+        self._active: dict[ActorId, Activation] = {}  # in the order of their coming, or of their second chance
+        self._ready: deque[Activation] = deque()
+        self._backlog: deque[ActorId] = deque()  # passive actors to bring in when there is room
+        self._alarms: dict[ActorId, Alarm] = {}
+        self._scheduled = False
+        self._stopped = False
+        self._idle: list[asyncio.Future[None]] = []
+        self._turns = self._activations = self._passivations = 0
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {self.statistics()}>"
+
+    def statistics(self) -> DispatchStatistics:
+        """What is in memory, what waits, what was done in this epoch."""
+        counts = self._turns, self._activations, self._passivations
+        return DispatchStatistics(len(self._active), len(self._ready), len(self._backlog), *counts)
+
+    # --- messages in ---
+
+    def deliver(self, actor: ActorId, delivery: Delivery) -> None:
+        """Take a message for an actor: whatever becomes of it, it is part of the open batch when this returns."""
+        activation = self._active.get(actor) or self._activate(actor)
+        if activation.wanted or not activation.loaded or activation.arrivals or delivery.envelope.key is not None:
+            activation.arrivals = activation.arrivals or deque()
+            activation.arrivals.append(delivery)
+            self.settlement.touch(activation, len(delivery.envelope.payload))
+            self.loader.want(activation)
+        else:
+            self._acceptance.accept(activation, delivery, None)
+            self._enqueue(activation)
+
+    def found_with_work(self, actor: ActorId) -> None:
+        """Say, at start, that the store has messages in the actor's mailbox."""
+        self._has_rows.add(actor)
+        self._backlog.append(actor)
+        self._schedule()
+
+    def active(self, actor: ActorId) -> Activation | None:
+        """The actor's activation, if it is in memory with all its records."""
+        activation = self._active.get(actor)
+        return activation if activation is not None and activation.loaded else None
+
+    def stage(self, batch: Batch) -> None:
+        """Put everything that has changed since the last batch into this one."""
+        dirty, self.settlement.dirty = self.settlement.dirty, []
+        for activation in dirty:
+            if activation.dirty:
+                activation.stage(batch, self._epoch)
+
+    # --- turns ---
+
+    def _activate(self, actor: ActorId) -> Activation:
+        activation = Activation(actor, self._epoch.registry.require(actor.type))
+        self._active[actor] = activation
+        self._activations += 1
+        return activation
+
+    def _loaded(self, activation: Activation) -> None:
+        if activation.wanted:
+            return
+        self._enqueue(activation)
+        if not activation.queued:
+            self._rest(activation)
+        self._schedule()
+
+    def _enqueue(self, activation: Activation) -> None:
+        if not activation.queued:
+            activation.queued = True
+            self._ready.append(activation)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._take_slice)
+
+    def _take_slice(self) -> None:
+        self._scheduled = False
+        commit, ready = self._epoch.commit, self._ready
+        end = time.perf_counter() + SLICE
+        while ready and not self._stopped:
+            if commit.saturated:
+                commit.when_space(self._schedule)
+                return
+            self._take_turn(ready.popleft())
+            commit.breathe()
+            if time.perf_counter() > end:
+                self._schedule()
+                return
+        self._summon()
+        if self.idle:
+            self._tell_idle()
+
+    def _take_turn(self, activation: Activation) -> None:
+        activation.queued = False
+        if activation.wanted:
+            return
+        item = activation.next_item(self._epoch.clock.now())
+        if item is None:
+            self._rest(activation)
+            return
+        if not self._performer.may_run(activation, item):
+            activation.gate.when_open(partial(self._resume, activation))
+            return
+        self._turns += 1
+        activation.used = True
+        self._performer.perform(activation, item)
+        self._after_turn(activation)
+
+    def _after_turn(self, activation: Activation) -> None:
+        if activation.starved:
+            self.loader.want(activation)
+        elif len(activation.mailbox or ()):
+            self._enqueue(activation)
+        else:
+            self._rest(activation)
+
+    def _resume(self, activation: Activation, error: BaseException | None) -> None:
+        if error is None:
+            self._enqueue(activation)
+
+    # --- rest and memory ---
+
+    def _rest(self, activation: Activation) -> None:
+        """The actor has nothing to do now: see to its back-off, and make room if there are too many in memory."""
+        mailbox = activation.mailbox
+        item = mailbox.events.head() if mailbox is not None else None
+        if item is not None and activation.failure is None:
+            self._wake_at(activation.actor, activation.waits_until(item))
+        if len(self._active) > self._epoch.max_active:
+            self._make_room()
+
+    def _wake_at(self, actor: ActorId, due: float) -> None:
+        alarm = self._alarms.pop(actor, None)
+        if alarm is not None:
+            alarm.cancel()
+        self._alarms[actor] = self._epoch.clock.call_at(due, partial(self._wake, actor))
+
+    def _wake(self, actor: ActorId) -> None:
+        self._alarms.pop(actor, None)
+        if not self._stopped:
+            activation = self._active.get(actor) or self._activate(actor)
+            if activation.loaded:
+                self._enqueue(activation)
+            else:
+                self.loader.want(activation)
+
+    def _make_room(self) -> None:
+        """Passivate by the CLOCK rule (Corbató, 1968): the oldest goes, unless it was used since it was looked at last."""
+        for _ in range(min(len(self._active), 8)):
+            actor = next(iter(self._active))
+            activation = self._active.pop(actor)
+            if (activation.used and len(self._active) > 1) or not self._may_leave(activation):
+                activation.used = False
+                self._active[actor] = activation
+            else:
+                self._passivate(activation)
+                if len(self._active) <= self._epoch.max_active:
+                    return
+
+    def _may_leave(self, activation: Activation) -> bool:
+        return activation.loaded and not (activation.queued or activation.wanted or activation.arrivals or activation.asked)
+
+    def _passivate(self, activation: Activation) -> None:
+        if activation.dirty:
+            activation.stage(self._epoch.commit.batch, self._epoch)
+        if len(activation.mailbox or ()):
+            self._has_rows.add(activation.actor)
+        self._passivations += 1
+
+    def _summon(self) -> None:
+        for _ in range(min(len(self._backlog), SUMMON_AT_ONCE)):
+            actor = self._backlog.popleft()
+            if actor in self._has_rows:
+                try:
+                    self.loader.want(self._active.get(actor) or self._activate(actor))
+                except UnknownActorType as unknown:
+                    logger.error("messages for %s wait in the store: %s", actor, unknown)
+
+    # --- the end ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether no actor has anything to do now; back-offs and commits apart."""
+        return not (self._ready or self._backlog or self.loader.busy)
+
+    async def settled(self) -> None:
+        """Return once no actor has anything to do now."""
+        if not self.idle:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    def _tell_idle(self) -> None:
+        waiters, self._idle = self._idle, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def stop(self) -> None:
+        """Take no more turns."""
+        self._stopped = True
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        self._alarms.clear()
+
+    def abandon(self, reason: Exception) -> None:
+        """Tell everybody who still waits that no answer will come from this epoch."""
+        self.stop()
+        for activation in self._active.values():
+            waiting = [*(activation.arrivals or ()), *(d for deliveries in (activation.asked or {}).values() for d in deliveries)]
+            for delivery in waiting:
+                for future in (delivery.accepted, delivery.answered):
+                    if future is not None and not future.done():
+                        future.set_exception(reason)
+        self._active.clear()

@@ -1,0 +1,57 @@
+"""A message on its way and at rest: everything about it that is not the user's, so that tools read a mailbox without unpickling anything.
+
+An envelope is made once, by the sender, and never changes; what the mailbox knows of it (seq, place, attempts) is kept beside it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import final
+
+import msgspec
+
+from ._ids import MessageId
+
+
+@final
+class Kind(IntEnum):
+    """What a message is; the numbers are on disk."""
+
+    EVENT = 1
+    SIGNAL = 2  # the call of an @on_signal handler
+    DECLARED = 3  # a declared signal, for whoever waits for it
+    DELETE = 4  # forget the actor
+
+
+@final
+class Form(IntEnum):
+    """How the payload is encoded; the numbers are on disk."""
+
+    CODEC = 1  # by the codec of the actor's type
+    JSON = 2  # by a caller that has no code of the actor's; converted to the handler's annotations when handled
+
+
+@final
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """One message. `name` is the handler's or the declared signal's; `sender` the sending actor's address as text, for people.
+
+    `ask` is True where somebody waits for the outcome. `reply_to` is where a caller in another process wants it: (client, number).
+    `key` is the idempotency key and a digest of what it is used for. `headers` carry the trace context.
+    """
+
+    id: MessageId
+    kind: Kind
+    name: str
+    payload: bytes
+    form: Form = Form.CODEC
+    ask: bool = False
+    key: tuple[str, bytes] | None = None
+    sender: str | None = None
+    reply_to: tuple[bytes, int] | None = None
+    headers: dict[str, str] | None = None
+    sent_at: float = 0.0
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it waits in the lane of events; everything else is an interrupt."""
+        return self.kind is Kind.EVENT

@@ -1,0 +1,208 @@
+"""One epoch of a host: it owns the store, takes turns and commits them, until it is stopped or the store fails.
+
+Everything that runs is a task of one group and ends with it. What callers still wait for at the end is told why it will not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, final
+
+import anyio
+
+from ..storage import Batch, Fence, GroupCommit, Limits, Store
+from ._activation import Delivery
+from ._breadcrumb import BreadcrumbFile, Breadcrumbs
+from ._clock import Clock, Entropy, SystemClock, SystemEntropy
+from ._dispatch import Dispatcher
+from ._envelope import Envelope, Kind
+from ._epoch import Epoch
+from ._errors import AskTimeout, RuntimeNotRunning
+from ._ids import ActorId, MessageId
+from ._intake import Intake
+from ._persistence import put_host, stage_expired
+from ._query import Reader
+from ._records import DeadLetter, HostRow, Outcome
+from ._recovery import find_work, put_registry, read_and_charge
+from ._ref import Request
+from ._registry import Registry
+from ._turnloop import new_turn_loop
+from ._watchdog import Watchdog
+
+SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
+DRAIN_WITHIN: Final = 5.0  # seconds that a stop waits for messages that are being handled; the others stay in their mailboxes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user may choose of a host, and what the test kit puts in its place."""
+
+    registry: Registry
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=SystemClock)
+    entropy: Entropy = field(default_factory=SystemEntropy)
+    max_active: int = 10_000
+    limits: Limits = field(default_factory=Limits)
+    on_dead_letter: Callable[[ActorId, DeadLetter], None] | None = None
+    check_queries: int = 64
+    turn_limit: float = 10.0  # seconds
+
+
+@final
+class Host:
+    """The parts of one epoch, wired together."""
+
+    def __init__(self, store: Store, fence: Fence, settings: Settings, breadcrumbs: Breadcrumbs) -> None:
+        commit = GroupCommit(store, fence, seal=self._seal, limits=settings.limits)
+        self.epoch = Epoch(
+            fence=fence,
+            commit=commit,
+            clock=settings.clock,
+            entropy=settings.entropy,
+            registry=settings.registry,
+            loop=new_turn_loop(),
+            breadcrumbs=breadcrumbs,
+            watchdog=Watchdog(settings.turn_limit),
+            resources=settings.resources,
+            charges={},
+            max_active=settings.max_active,
+            check_queries=settings.check_queries,
+            on_dead_letter=settings.on_dead_letter,
+        )
+        self.dispatcher = Dispatcher(self.epoch)
+        self.reader = Reader(self.epoch, self.dispatcher)
+        self._intake = Intake(store, self.epoch, self.dispatcher)
+        self._stop = asyncio.Event()
+        self._scope = anyio.CancelScope()
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Host {self.epoch.fence} {self.dispatcher!r}>"
+
+    # --- requests ---
+
+    async def ask(self, request: Request) -> Outcome:
+        """Have a message handled; its outcome, once that is durable."""
+        await self._admit(request)
+        answered: asyncio.Future[Outcome] = self._loop.create_future()
+        self.dispatcher.deliver(request.target, Delivery(self._envelope(request, ask=True), answered=answered))
+        if request.timeout is None:
+            return await answered
+        error = AskTimeout(request.target, request.name, request.timeout)
+        alarm = self.epoch.clock.call_at(self.epoch.clock.now() + request.timeout, partial(_expire, answered, error))
+        try:
+            return await answered
+        finally:
+            alarm.cancel()
+
+    async def send(self, request: Request) -> None:
+        """Return once the message is durable. Raises MailboxFull, IdempotencyMismatch."""
+        await self._admit(request)
+        accepted: asyncio.Future[None] = self._loop.create_future()
+        self.dispatcher.deliver(request.target, Delivery(self._envelope(request, ask=False), accepted=accepted))
+        await accepted
+
+    async def _admit(self, request: Request) -> None:
+        commit = self.epoch.commit
+        if self._stop.is_set():
+            raise RuntimeNotRunning(f"{request.name!r} to {request.target}")
+        if commit.full is not None:
+            raise type(commit.full)(*commit.full.args)
+        if commit.saturated:
+            await commit.space()
+
+    def _envelope(self, request: Request, *, ask: bool) -> Envelope:
+        return Envelope(
+            id=MessageId(self.epoch.entropy.token()),
+            kind=request.kind,
+            name=request.name,
+            payload=request.payload,
+            form=request.form,
+            ask=ask or request.kind is Kind.DELETE,
+            key=request.key,
+            sent_at=self.epoch.clock.now(),
+        )
+
+    # --- life ---
+
+    async def run(self, started: Callable[[], None], door: str, pid: int, last: BreadcrumbFile | None) -> None:
+        """Live: recover, call `started`, take turns until `stop`, hand in what is done. Raises the store's error that ends the epoch."""
+        error: BaseException | None = None
+        self.epoch.watchdog.start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._scope = tasks.cancel_scope
+                tasks.start_soon(self.epoch.commit.run)
+                await self._recover(door, pid, last)
+                tasks.start_soon(self.dispatcher.loader.run)
+                drained = asyncio.Event()
+                tasks.start_soon(self._intake.run, drained.set)
+                tasks.start_soon(self._sweep)
+                await drained.wait()
+                started()
+                await self._stop.wait()
+                with anyio.move_on_after(DRAIN_WITHIN):
+                    await self.dispatcher.settled()
+                self.dispatcher.stop()
+                await self.epoch.commit.settled()
+                tasks.cancel_scope.cancel()
+        except BaseException as ended:
+            error = ended
+            raise
+        finally:
+            reason = None if error is None else only(error)
+            self.dispatcher.abandon(reason if isinstance(reason, Exception) else RuntimeNotRunning("an answer was still to come"))
+            self.epoch.watchdog.stop()
+            self.epoch.breadcrumbs.close()
+
+    def stop(self) -> None:
+        """Take in nothing more, and end `run` soon."""
+        self._stop.set()
+
+    def abort(self) -> None:
+        """End `run` as a crash would: nothing more is committed."""
+        self._stop.set()
+        self.dispatcher.stop()
+        self._scope.cancel()
+
+    async def _recover(self, door: str, pid: int, last: BreadcrumbFile | None) -> None:
+        epoch = self.epoch
+        found = None if last is None else last.found()
+        epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, found, epoch.clock.now())
+        put_registry(epoch)
+        put_host(epoch.commit.batch, HostRow(door, pid, epoch.clock.now()))
+        epoch.commit.stage()
+        await epoch.commit.settled()
+        epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one
+        await find_work(epoch, self.dispatcher)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self.sweep()
+            await anyio.sleep(SWEEP_EVERY)
+
+    async def sweep(self) -> None:
+        """Remove what has expired."""
+        commit = self.epoch.commit
+        while await stage_expired(commit.overlay, commit.batch, self.epoch.clock.now()):
+            commit.stage()
+            await commit.settled()
+
+    def _seal(self, batch: Batch) -> None:
+        self.dispatcher.stage(batch)
+
+
+def _expire(answered: asyncio.Future[Outcome], error: AskTimeout) -> None:
+    if not answered.done():
+        answered.set_exception(error)
+
+
+def only(error: BaseException) -> BaseException:
+    """What a group of one exception stands for; any other exception as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

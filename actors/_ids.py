@@ -1,0 +1,47 @@
+"""What names an actor, one of its lives, and a message.
+
+An actor is addressed by (type, key) for ever; an incarnation is one life behind that address. A message id is the same however often the
+message is delivered or its turn is run again, so attempts can be counted by it before the message is durable.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, NewType, final
+
+from ._errors import InvalidKey, KeyTooLong
+
+MAX_KEY_BYTES: Final = 200  # of UTF-8: with every byte escaped, the longest row key stays below LMDB's 511
+
+Incarnation = NewType("Incarnation", bytes)
+MessageId = NewType("MessageId", bytes)
+
+
+@final
+class ActorId(NamedTuple):
+    """The address of an actor: the name of its type, and its key."""
+
+    __module__ = "perdure.actors"
+
+    type: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.key}"
+
+
+def actor_id(type_name: str, key: str) -> ActorId:
+    """An address from outside, checked. Raises KeyTooLong beyond 200 bytes of UTF-8, InvalidKey for what is not Unicode text."""
+    if not isinstance(key, str):
+        raise InvalidKey(type_name, repr(key), "a key is a str")
+    try:
+        size = len(key) if key.isascii() else len(key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidKey(type_name, ascii(key), "a lone surrogate is no Unicode text") from error
+    if size > MAX_KEY_BYTES:
+        raise KeyTooLong(type_name, key, size, MAX_KEY_BYTES)
+    return ActorId(type_name, key)
+
+
+def sent_id(incarnation: Incarnation, turn: int, nth: int) -> MessageId:
+    """The id of the nth message that a turn of an incarnation sends: the same when the turn is run again after a crash."""
+    return MessageId(incarnation + turn.to_bytes(6, "big") + nth.to_bytes(3, "big"))

@@ -1,0 +1,72 @@
+"""What is told about an actor: a picture of one moment, made of plain values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+from ._ids import ActorId
+from ._records import Cursor, Snapshot, Status
+
+
+@final
+class ActorInfo(NamedTuple):
+    """An actor as it stood between two turns. Times are seconds since the epoch.
+
+    `events` and `interrupts` are the messages that wait in each lane. `turn` counts the turns of this incarnation. `attempts` is how often
+    the event at the head has failed, and `retry_at` when it is tried again. `error` is why a quarantined actor stands still.
+    """
+
+    __module__ = "perdure.actors"
+
+    id: ActorId
+    status: str
+    version: int
+    incarnation: str
+    cursor: Cursor
+    turn: int
+    events: int
+    interrupts: int
+    created: float
+    updated: float
+    attempts: int = 0
+    retry_at: float | None = None
+    error: str | None = None
+
+
+@final
+class DeadLetterInfo(NamedTuple):
+    """A message that could not be handled: whose, which, why, after how many attempts, and when (seconds since the epoch)."""
+
+    __module__ = "perdure.actors"
+
+    actor: ActorId
+    seq: int
+    handler: str
+    error: str
+    traceback: str
+    failed: int
+    interrupted: int
+    at: float
+
+
+def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events: int, interrupts: int) -> ActorInfo:
+    """The info of an actor from its records; without a snapshot it has had no turn yet."""
+    status = Status.QUARANTINED if error is not None else Status.IDLE
+    if snapshot is None:
+        return ActorInfo(actor, status.name.lower(), 0, "", Cursor(0, 0), 0, events, interrupts, 0.0, 0.0, error=error)
+    back_off = snapshot.back_off
+    return ActorInfo(
+        id=actor,
+        status=(status if error is not None else snapshot.status).name.lower(),
+        version=snapshot.version,
+        incarnation=snapshot.incarnation.hex(),
+        cursor=snapshot.cursor,
+        turn=snapshot.turn,
+        events=events,
+        interrupts=interrupts,
+        created=snapshot.created,
+        updated=snapshot.updated,
+        attempts=back_off.attempts if back_off else 0,
+        retry_at=back_off.due if back_off else None,
+        error=error,
+    )

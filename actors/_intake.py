@@ -1,0 +1,53 @@
+"""Messages from other processes: taken from the store's inbox into mailboxes, in order, each exactly once.
+
+The batch that holds a message also says that its offer was accepted, so that a crash loses neither and repeats neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import final
+
+from ..storage import Offer, Store
+from ._activation import Delivery
+from ._dispatch import Dispatcher
+from ._epoch import Epoch
+from ._ids import ActorId
+from ._records import ARRIVAL_ROW, DamagedRecord
+from ._recovery import bury, damaged_envelope, deliver_or_bury
+
+
+@final
+class Intake:
+    """Drains the inbox of one epoch."""
+
+    __slots__ = ("_dispatcher", "_epoch", "_store")
+
+    def __init__(self, store: Store, epoch: Epoch, dispatcher: Dispatcher) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._dispatcher = dispatcher
+
+    async def run(self, drained: Callable[[], None]) -> None:
+        """Take what comes, until cancelled; `drained` is called when all that was offered before the start is in the mailboxes."""
+        first = True
+        async with aclosing(self._store.watch(self._epoch.fence)) as watch:  # type: ignore[type-var]
+            async for offers in watch:
+                self._take(offers)
+                if first:
+                    first = False
+                    drained()
+                await self._epoch.commit.space()
+
+    def _take(self, offers: list[Offer]) -> None:
+        for offer in offers:
+            try:
+                row = ARRIVAL_ROW.unpack(offer.payload)
+            except DamagedRecord as damage:
+                bury(self._epoch, ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage)
+            else:
+                deliver_or_bury(self._epoch, self._dispatcher, ActorId(row.type, row.key), Delivery(row.envelope))
+        if offers:
+            self._epoch.commit.batch.accept(offers[-1].number)
+            self._epoch.commit.stage()

@@ -1,0 +1,129 @@
+"""Bringing actors into memory: what the dispatcher wants is read in batches, beside the turns.
+
+A delivery is accepted only when everything that decides about it is there: the actor's records, and what its idempotency key was used for.
+Deliveries to one actor keep their order. While an activation is on the list it takes no turn and accepts nothing, so nothing that was read
+of it grows old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, final
+
+from ..storage import StoreCorrupt
+from ._acceptance import Acceptance
+from ._activation import Activation
+from ._epoch import Epoch
+from ._ids import ActorId
+from ._mailbox import Mailbox
+from ._persistence import key_digest, read_actors, read_key_rows, read_lane
+from ._records import DamagedRecord, KeyRow
+
+AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
+
+KnownKeys = dict[tuple[ActorId, bytes], KeyRow | None]
+
+
+@final
+class Loader:
+    """Reads what activations lack, then hands their arrivals to `acceptance` and the activations to `ready`."""
+
+    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_wake", "_wanted")
+
+    def __init__(
+        self,
+        epoch: Epoch,
+        acceptance: Acceptance,
+        has_rows: set[ActorId],
+        ready: Callable[[Activation], None],
+        quarantine: Callable[[Activation, BaseException], None],
+    ) -> None:
+        self._epoch = epoch
+        self._acceptance = acceptance
+        self._has_rows = has_rows
+        self._ready = ready
+        self._quarantine = quarantine
+        self._wanted: list[Activation] = []
+        self._wake: asyncio.Future[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is wanted that is not here yet."""
+        return bool(self._wanted)
+
+    def want(self, activation: Activation) -> None:
+        """Read what the activation lacks."""
+        if activation.wanted:
+            return
+        activation.wanted = True
+        self._wanted.append(activation)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def run(self) -> None:
+        """Read, until cancelled."""
+        while True:
+            if not self._wanted:
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+            await self._load(self._wanted[:AT_ONCE])
+
+    async def _load(self, activations: list[Activation]) -> None:
+        await self._load_records([activation for activation in activations if not activation.loaded])
+        for activation in activations:
+            if activation.starved:
+                await self._fill(activation, activation.mailbox)
+        known = await self._read_keys(activations)
+        del self._wanted[: len(activations)]
+        for activation in activations:
+            activation.wanted = False
+            self._accept_arrivals(activation, known)
+            self._ready(activation)
+
+    async def _load_records(self, activations: list[Activation]) -> None:
+        if not activations:
+            return
+        found = await read_actors(self._epoch.commit.overlay, [activation.actor for activation in activations])
+        for activation, stored in zip(activations, found, strict=True):
+            if isinstance(stored, DamagedRecord):
+                activation.install(None, None)
+                self._quarantine(activation, StoreCorrupt("the store", f"the snapshot of {activation.actor} is damaged: {stored}"))
+                continue
+            activation.install(stored.snapshot, stored.quarantine.failure if stored.quarantine else None)
+            if activation.actor in self._has_rows:
+                self._has_rows.discard(activation.actor)
+                await self._fill(activation, activation.mailbox)
+
+    async def _fill(self, activation: Activation, mailbox: Mailbox | None) -> None:
+        assert mailbox is not None
+        try:
+            for lane, queue in mailbox.lanes():
+                if not queue.ready:
+                    queue.refill(*await read_lane(self._epoch.commit.overlay, activation.actor, lane, queue.cursor))
+                    mailbox.next_seq = max(mailbox.next_seq, queue.stored + 1)
+        except DamagedRecord as damage:
+            self._quarantine(activation, StoreCorrupt("the store", f"a message of {activation.actor} is damaged: {damage}"))
+
+    async def _read_keys(self, activations: list[Activation]) -> KnownKeys:
+        wanted = [(a.actor, key_digest(d.envelope.key[0])) for a in activations for d in a.arrivals or () if d.envelope.key is not None]
+        if not wanted:
+            return {}
+        rows = await read_key_rows(self._epoch.commit.overlay, wanted)
+        return dict(zip(wanted, rows, strict=True))
+
+    def _accept_arrivals(self, activation: Activation, known: KnownKeys) -> None:
+        arrivals = activation.arrivals
+        while arrivals:
+            key = arrivals[0].envelope.key
+            row = None
+            if key is not None:
+                place = activation.actor, key_digest(key[0])
+                if place not in known:
+                    self.want(activation)
+                    return
+                row = known.pop(place)  # what the next use of it finds is read anew: this one changes it
+                if row is not None and row.outcome is not None and row.expires < self._epoch.clock.now():
+                    row = None
+            self._acceptance.accept(activation, arrivals.popleft(), row)
+        activation.arrivals = None

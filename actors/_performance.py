@@ -1,0 +1,119 @@
+"""One message, one turn: what is done around the sans-IO core.
+
+A handler that fails, hangs or kills its host costs no other actor anything but time, and its own actor no more than that message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import final
+
+from ._activation import Activation
+from ._breadcrumb import Phase
+from ._envelope import Kind
+from ._epoch import Epoch
+from ._errors import HandlerInterrupted, TurnDidNotEnd, UnknownHandler
+from ._ids import Incarnation, MessageId
+from ._mailbox import Item
+from ._persistence import key_digest
+from ._settlement import MAX_INTERRUPTED, SIGNAL_ATTEMPTS, Settlement
+from ._turn import Taken, Turn, take_turn
+from ._watchdog import TurnInterrupted
+
+
+@final
+class Performer:
+    """Takes turns, one at a time."""
+
+    __slots__ = ("_epoch", "_settlement")
+
+    def __init__(self, epoch: Epoch, settlement: Settlement) -> None:
+        self._epoch = epoch
+        self._settlement = settlement
+
+    def may_run(self, activation: Activation, item: Item) -> bool:
+        """Whether the turn may be taken now: a message that a host has died in waits until everything it builds upon is durable."""
+        return not self._epoch.charges or item.envelope.id not in self._epoch.charges or activation.gate.open
+
+    def perform(self, activation: Activation, item: Item) -> None:
+        """Handle the message: for good, or until its next attempt."""
+        turn = self._new_turn(activation, item)
+        match item.envelope.kind:
+            case Kind.DELETE:
+                self._settlement.delete(activation, item)
+            case Kind.DECLARED:
+                self._keep_signal(activation, item, turn)
+            case Kind.EVENT | Kind.SIGNAL:
+                self._handle(activation, item, turn)
+
+    def _new_turn(self, activation: Activation, item: Item) -> Turn:
+        snapshot, envelope = activation.snapshot, item.envelope
+        now = self._epoch.clock.now()
+        if snapshot is None:
+            return Turn(activation.actor, Incarnation(self._epoch.entropy.token()), 1, now, self._epoch, item.seq, envelope.headers)
+        time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead
+        turn = Turn(activation.actor, snapshot.incarnation, snapshot.turn + 1, time, self._epoch, item.seq, envelope.headers)
+        if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
+            turn.attempt += snapshot.back_off.attempts
+        if self._epoch.charges:
+            turn.attempt += self._settlement.interrupted(item)
+        return turn
+
+    def _keep_signal(self, activation: Activation, item: Item, turn: Turn) -> None:
+        definition = activation.definition
+        if item.envelope.name in definition.waits:
+            self._settlement.keep_signal(activation, item, turn)
+        else:
+            self._settlement.fail(activation, item, UnknownHandler(definition.name, item.envelope.name, "signal", definition.waits), turn)
+
+    def _handle(self, activation: Activation, item: Item, turn: Turn) -> None:
+        interrupted = self._settlement.interrupted(item) if self._epoch.charges else 0
+        if interrupted >= MAX_INTERRUPTED:
+            error = HandlerInterrupted(activation.actor, item.envelope.name, interrupted)
+            self._settlement.fail(activation, item, error, turn)
+            return
+        attempts = SIGNAL_ATTEMPTS if item.envelope.kind is Kind.SIGNAL else 1
+        while (instance := self._instance(activation)) is not None:
+            taken = self._attempt(activation, instance, item, turn)
+            if isinstance(taken, Taken):
+                self._settlement.succeed(activation, item, taken, turn)
+                return
+            activation.forget_instance()
+            attempts -= 1
+            if attempts == 0:
+                self._settlement.fail(activation, item, taken, turn)
+                return
+            turn.start_again()
+
+    def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
+        breadcrumbs, watchdog = self._epoch.breadcrumbs, self._epoch.watchdog
+        breadcrumbs.enter(Phase.TURN, item.envelope.id)
+        watchdog.enter((activation.actor, item.envelope.name))
+        try:
+            try:
+                return take_turn(activation.definition, instance, item.envelope, turn, self._epoch.loop)
+            finally:
+                watchdog.leave()
+        except TurnInterrupted:
+            watchdog.leave()  # the interruption may have come while the first call was at it
+            return TurnDidNotEnd(f"{watchdog.limit:g} s", f"{item.envelope.name} of {activation.actor}")
+        except (Exception, asyncio.CancelledError, SystemExit, GeneratorExit) as error:  # noqa: BLE001  only KeyboardInterrupt is for the host
+            return error
+        finally:
+            breadcrumbs.leave()
+
+    def _instance(self, activation: Activation) -> object | None:
+        """The actor's instance, or None if it cannot be had; then the actor is quarantined."""
+        subject = MessageId(key_digest(str(activation.actor)))
+        charge = self._epoch.charges.get(subject) if self._epoch.charges else None
+        try:
+            if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
+                raise HandlerInterrupted(activation.actor, "its stored state", charge.interrupted)
+            instance = activation.instance(self._epoch)
+        except Exception as error:  # noqa: BLE001  decoding and activation hooks run the user's code
+            activation.forget_instance()
+            self._settlement.quarantine(activation, error)
+            return None
+        if charge is not None:
+            self._settlement.discharge(subject)
+        return instance

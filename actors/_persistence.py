@@ -1,0 +1,355 @@
+"""The one module that knows where everything stands in a store: domain to keys, and back.
+
+Every key is (partition, table, …); the tables' numbers are on disk and never change their meaning. A mailbox row exists exactly while its
+message is not handled, so the mailboxes are also the list of who has work to do at start. An idle actor has no row but its snapshot:
+indexes hold the exceptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from enum import IntEnum
+from typing import Final, NamedTuple, Protocol, cast, final
+
+from ..storage import Batch, Entry, Range, keys
+from ._envelope import Envelope
+from ._ids import ActorId, MessageId
+from ._mailbox import WINDOW, Item, LaneQueue
+from ._records import (
+    ARRIVAL_ROW,
+    CHARGE,
+    DEAD_LETTER,
+    HOST_ROW,
+    KEY_ROW,
+    MAILBOX_ROW,
+    QUARANTINE_ROW,
+    REPLY_ROW,
+    SNAPSHOT,
+    ArrivalRow,
+    Charge,
+    DamagedRecord,
+    DeadLetter,
+    HostRow,
+    KeyRow,
+    Lane,
+    MailboxRow,
+    QuarantineRow,
+    ReplyRow,
+    Snapshot,
+    Status,
+)
+
+PARTITION: Final = 0  # one for now; every key carries it, so that a store can be cut later
+PAGE: Final = 256  # rows a scan fetches at once: a host must not be kept from its turns
+
+
+@final
+class Table(IntEnum):
+    """What a key's second element says; numbers 20 and above are kept for checkpoints, logs, timers and streams."""
+
+    HOST = 1
+    REGISTRY = 2
+    ACTOR = 3
+    STATUS = 4
+    MAILBOX = 5
+    ARRIVAL = 6
+    SIGNALS = 7
+    KEY = 8
+    KEY_EXPIRY = 9
+    REPLY = 10
+    DEAD_LETTER = 11
+    CHARGE = 12
+    QUARANTINE = 13
+
+
+PREFIX: Final = {table: keys.pack((PARTITION, table)) for table in Table}
+
+
+class Reads(Protocol):
+    """What reading needs: a store, or a store seen through an overlay."""
+
+    async def read(self, keys: list[bytes], /) -> list[bytes | None]:
+        """As `Store.read`."""
+        ...
+
+    async def scan(self, range_: Range, /, *, limit: int, reverse: bool = False) -> list[Entry]:
+        """As `Store.scan`."""
+        ...
+
+
+def suffix_of(actor: ActorId) -> bytes:
+    """The actor's part of its row keys: `PREFIX[table] + suffix`."""
+    return keys.pack(actor)
+
+
+def below_actor(table: Table, actor: ActorId) -> Range:
+    """All rows of one actor in a table."""
+    return keys.below((PARTITION, table, *actor))
+
+
+def key_digest(idempotency_key: str) -> bytes:
+    """What stands for an idempotency key of any length: its BLAKE2b, 16 bytes (RFC 7693)."""
+    return hashlib.blake2b(idempotency_key.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+# --- one actor ---
+
+
+def put_snapshot(batch: Batch, suffix: bytes, snapshot: Snapshot, before: Status | None) -> None:
+    """Stage an actor's snapshot; `before` is the status that its last staged one had."""
+    batch.put(PREFIX[Table.ACTOR] + suffix, SNAPSHOT.pack(snapshot))
+    if before is not None and before is not snapshot.status and before is not Status.IDLE:
+        batch.delete(_status_key(before, suffix))
+    if snapshot.status is not Status.IDLE and before is not snapshot.status:
+        batch.put(_status_key(snapshot.status, suffix), b"")
+
+
+def put_lane(batch: Batch, suffix: bytes, lane: Lane, queue: LaneQueue) -> None:
+    """Stage what changed in a lane since it was staged last."""
+    items, gone = queue.staged()
+    prefix = PREFIX[Table.MAILBOX] + suffix + keys.pack((lane,))
+    for item in items:
+        batch.put(prefix + keys.pack((item.seq,)), MAILBOX_ROW.pack(MailboxRow(item.place, item.envelope)))
+    for seq in gone:
+        batch.delete(prefix + keys.pack((seq,)))
+
+
+def delete_actor(batch: Batch, actor: ActorId, status: Status) -> None:
+    """Stage the removal of everything an actor has; its dead letters too."""
+    suffix = suffix_of(actor)
+    for table in (Table.ACTOR, Table.MAILBOX, Table.SIGNALS, Table.KEY, Table.DEAD_LETTER, Table.QUARANTINE):
+        batch.delete_range(below_actor(table, actor))
+    if status is not Status.IDLE:
+        batch.delete(_status_key(status, suffix))
+
+
+def put_signal(batch: Batch, suffix: bytes, item: Item) -> None:
+    """Stage a declared signal that nobody waits for yet."""
+    batch.put(PREFIX[Table.SIGNALS] + suffix + keys.pack((item.seq,)), MAILBOX_ROW.pack(MailboxRow(item.place, item.envelope)))
+
+
+def put_dead_letter(batch: Batch, actor: ActorId, seq: int, letter: DeadLetter) -> None:
+    """Stage a dead letter."""
+    at = int(letter.at * 1e6)
+    batch.put(keys.pack((PARTITION, Table.DEAD_LETTER, *actor, at, seq)), DEAD_LETTER.pack(letter))
+
+
+def put_quarantine(batch: Batch, suffix: bytes, row: QuarantineRow) -> None:
+    """Stage that an actor stands still; also where its snapshot cannot be read."""
+    batch.put(PREFIX[Table.QUARANTINE] + suffix, QUARANTINE_ROW.pack(row))
+    batch.put(_status_key(Status.QUARANTINED, suffix), b"")
+
+
+def _status_key(status: Status, suffix: bytes) -> bytes:
+    return PREFIX[Table.STATUS] + keys.pack((status,)) + suffix
+
+
+# --- messages on their way ---
+
+
+def arrival_key(epoch: int, number: int) -> bytes:
+    """Where an arrival stands: arrivals sort by epoch, then in the order of their coming."""
+    return PREFIX[Table.ARRIVAL] + keys.pack((epoch, number))
+
+
+def put_arrival(batch: Batch, key: bytes, actor: ActorId, envelope: Envelope) -> None:
+    """Stage a message for an actor whose mailbox is not in memory."""
+    batch.put(key, ARRIVAL_ROW.pack(ArrivalRow(actor.type, actor.key, envelope)))
+
+
+def key_row_key(actor: ActorId, digest: bytes) -> bytes:
+    """Where an idempotency key of an actor stands."""
+    return keys.pack((PARTITION, Table.KEY, *actor, digest))
+
+
+def put_key_row(batch: Batch, actor: ActorId, digest: bytes, row: KeyRow) -> None:
+    """Stage what a key was used for, and when it expires."""
+    batch.put(key_row_key(actor, digest), KEY_ROW.pack(row))
+    batch.put(keys.pack((PARTITION, Table.KEY_EXPIRY, int(row.expires), *actor, digest)), b"")
+
+
+def reply_key(client: bytes, number: int) -> bytes:
+    """Where the outcome of another process's ask stands."""
+    return PREFIX[Table.REPLY] + keys.pack((client, number))
+
+
+def put_reply(batch: Batch, reply_to: tuple[bytes, int], row: ReplyRow) -> None:
+    """Stage an outcome that a client waits for."""
+    batch.put(reply_key(*reply_to), REPLY_ROW.pack(row))
+
+
+def charge_key(subject: MessageId) -> bytes:
+    """Where the interrupted attempts of a message, or of an actor's decoding, stand."""
+    return PREFIX[Table.CHARGE] + keys.pack((hashlib.blake2b(subject, digest_size=16).digest(),))
+
+
+def put_charge(batch: Batch, charge: Charge) -> None:
+    """Stage an interrupted attempt."""
+    batch.put(charge_key(charge.subject), CHARGE.pack(charge))
+
+
+def put_host(batch: Batch, host: HostRow) -> None:
+    """Stage who hosts the store."""
+    batch.put(PREFIX[Table.HOST], HOST_ROW.pack(host))
+
+
+def put_registry_entry(batch: Batch, name: str, version: int, entry: bytes) -> None:
+    """Stage what is known of an actor type."""
+    batch.put(PREFIX[Table.REGISTRY] + keys.pack((name, version)), entry)
+
+
+# --- reading ---
+
+
+class Stored(NamedTuple):
+    """An actor's rows as one read found them: its snapshot (None: it never existed) and why it is quarantined, if so."""
+
+    snapshot: Snapshot | None
+    quarantine: QuarantineRow | None
+
+
+async def read_actors(reads: Reads, actors: list[ActorId]) -> list[Stored | DamagedRecord]:
+    """The records of several actors, one read for all; DamagedRecord in the place of an actor whose record is damaged."""
+    wanted: list[bytes] = []
+    for actor in actors:
+        suffix = suffix_of(actor)
+        wanted += (PREFIX[Table.ACTOR] + suffix, PREFIX[Table.QUARANTINE] + suffix)
+    raws = await reads.read(wanted)
+    return [_stored(raws[place], raws[place + 1]) for place in range(0, len(raws), 2)]
+
+
+def _stored(snapshot: bytes | None, quarantine: bytes | None) -> Stored | DamagedRecord:
+    try:
+        return Stored(
+            None if snapshot is None else SNAPSHOT.unpack(snapshot), None if quarantine is None else QUARANTINE_ROW.unpack(quarantine)
+        )
+    except DamagedRecord as damage:
+        return damage
+
+
+async def read_lane(reads: Reads, actor: ActorId, lane: Lane, after: int) -> tuple[list[Item], int, int]:
+    """(the first messages of a lane behind the seq `after`, how many more there are, the last one's seq). Raises DamagedRecord."""
+    whole = keys.below((PARTITION, Table.MAILBOX, *actor, lane))
+    range_ = Range(max(whole.start, keys.pack((PARTITION, Table.MAILBOX, *actor, lane, after + 1))), whole.stop)
+    entries = await reads.scan(range_, limit=WINDOW)
+    items = [_item(entry) for entry in entries]
+    if len(items) < WINDOW:
+        return items, 0, items[-1].seq if items else after
+    last = _item((await reads.scan(range_, limit=1, reverse=True))[0])
+    return items, last.place - items[-1].place, last.seq
+
+
+def _item(entry: Entry) -> Item:
+    row = MAILBOX_ROW.unpack(entry.value)
+    return Item(cast("int", keys.unpack(entry.key)[-1]), row.place, row.envelope)
+
+
+async def read_depths(reads: Reads, actor: ActorId) -> tuple[int, int]:
+    """How many (events, interrupts) wait in the actor's mailbox."""
+    return await _depth(reads, actor, Lane.EVENTS), await _depth(reads, actor, Lane.INTERRUPTS)
+
+
+async def _depth(reads: Reads, actor: ActorId, lane: Lane) -> int:
+    range_ = keys.below((PARTITION, Table.MAILBOX, *actor, lane))
+    first = await reads.scan(range_, limit=1)
+    if not first:
+        return 0
+    last = await reads.scan(range_, limit=1, reverse=True)
+    return _item(last[0]).place - _item(first[0]).place + 1
+
+
+async def read_signal_count(reads: Reads, actor: ActorId, limit: int = PAGE) -> int:
+    """How many declared signals nobody has taken yet, up to the limit."""
+    return len(await reads.scan(below_actor(Table.SIGNALS, actor), limit=limit))
+
+
+async def read_key_rows(reads: Reads, wanted: Iterable[tuple[ActorId, bytes]]) -> list[KeyRow | None]:
+    """What idempotency keys were used for. Raises DamagedRecord."""
+    raws = await reads.read([key_row_key(actor, digest) for actor, digest in wanted])
+    return [_key_row(raw) for raw in raws]
+
+
+def _key_row(raw: bytes | None) -> KeyRow | None:
+    return None if raw is None else KEY_ROW.unpack(raw)
+
+
+async def read_reply(reads: Reads, client: bytes, number: int) -> ReplyRow | None:
+    """The outcome of an ask of another process, once it is durable."""
+    (raw,) = await reads.read([reply_key(client, number)])
+    return None if raw is None else REPLY_ROW.unpack(raw)
+
+
+async def read_host(reads: Reads) -> HostRow | None:
+    """Who hosts the store, or hosted it last."""
+    (raw,) = await reads.read([PREFIX[Table.HOST]])
+    return None if raw is None else HOST_ROW.unpack(raw)
+
+
+async def scan_pages(reads: Reads, range_: Range, page: int = PAGE) -> AsyncIterator[list[Entry]]:
+    """The entries of a range, page by page: between two pages the range may change, within one it does not."""
+    while True:
+        entries = await reads.scan(range_, limit=page)
+        if entries:
+            yield entries
+        if len(entries) < page:
+            return
+        range_ = Range(entries[-1].key + b"\0", range_.stop)
+
+
+async def scan_work(reads: Reads) -> AsyncIterator[ActorId]:
+    """Every actor with a message in its mailbox, each once: one row is read for each, however long its mailbox is."""
+    range_ = keys.below((PARTITION, Table.MAILBOX))
+    while True:
+        entries = await reads.scan(range_, limit=1)
+        if not entries:
+            return
+        _, _, type_name, key, *_ = keys.unpack(entries[0].key)
+        actor = ActorId(cast("str", type_name), cast("str", key))
+        yield actor
+        range_ = Range(below_actor(Table.MAILBOX, actor).stop, range_.stop)
+
+
+async def scan_arrivals(reads: Reads) -> AsyncIterator[tuple[bytes, ArrivalRow]]:
+    """The messages that a former epoch accepted for actors it had not loaded, in order, with their keys."""
+    async for page in scan_pages(reads, keys.below((PARTITION, Table.ARRIVAL))):
+        for entry in page:
+            yield entry.key, ARRIVAL_ROW.unpack(entry.value)
+
+
+async def scan_actors(reads: Reads, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[list[ActorId]]:
+    """Addresses in order of (type, key), page by page: of one status by its index (any but idle, which has none), else all."""
+    head: tuple[int, ...] = (PARTITION, Table.ACTOR) if status is None else (PARTITION, Table.STATUS, status)
+    range_ = keys.below(head if type_name is None else (*head, type_name))
+    if type_name is not None and prefix:
+        start = keys.pack((*head, type_name, prefix))[:-1]  # without the end of the text
+        range_ = Range(start, start + b"\xff")
+    async for page in scan_pages(reads, range_):
+        yield [ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[-2:])) for entry in page]
+
+
+async def scan_dead_letters(reads: Reads, actor: ActorId | None) -> AsyncIterator[tuple[ActorId, int, DeadLetter]]:
+    """(actor, seq, letter), the oldest of each actor first; of all actors, or of one."""
+    range_ = keys.below((PARTITION, Table.DEAD_LETTER)) if actor is None else below_actor(Table.DEAD_LETTER, actor)
+    async for page in scan_pages(reads, range_):
+        for entry in page:
+            _, _, type_name, key, _, seq = keys.unpack(entry.key)
+            yield ActorId(cast("str", type_name), cast("str", key)), cast("int", seq), DEAD_LETTER.unpack(entry.value)
+
+
+async def read_charges(reads: Reads) -> list[Charge]:
+    """All interrupted attempts that are remembered."""
+    return [CHARGE.unpack(entry.value) async for page in scan_pages(reads, keys.below((PARTITION, Table.CHARGE))) for entry in page]
+
+
+async def stage_expired(reads: Reads, batch: Batch, now: float) -> bool:
+    """Stage the removal of a page of the idempotency keys that have expired by `now`; returns whether there may be more."""
+    due = keys.below((PARTITION, Table.KEY_EXPIRY))
+    entries = await reads.scan(Range(due.start, keys.pack((PARTITION, Table.KEY_EXPIRY, max(0, int(now))))), limit=PAGE)
+    used = [cast("tuple[str, str, bytes]", keys.unpack(entry.key)[-3:]) for entry in entries]
+    rows = await read_key_rows(reads, [(ActorId(type_name, key), digest) for type_name, key, digest in used])
+    for entry, (type_name, key, digest), row in zip(entries, used, rows, strict=True):
+        batch.delete(entry.key)
+        if row is not None and row.expires < now:  # else it expired before, and was used again since
+            batch.delete(key_row_key(ActorId(type_name, key), digest))
+    return len(entries) == PAGE

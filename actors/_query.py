@@ -1,0 +1,156 @@
+"""Reading actors: queries, infos and listings, none of which changes anything or lets out what is not durable yet.
+
+An actor in memory is read between two turns. One that is not is read from its snapshot, on an instance that is thrown away: reading brings
+nobody into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, final
+
+from ..storage import StoreCorrupt
+from ._activation import Activation, new_instance
+from ._dispatch import Dispatcher
+from ._envelope import Form
+from ._epoch import Epoch
+from ._errors import ActorNotFound, ActorQuarantined, QueryChangedState
+from ._failure import Failure
+from ._handlers import Handler
+from ._ids import ActorId, Incarnation
+from ._info import ActorInfo, DeadLetterInfo, info_of
+from ._persistence import Reads, Stored, read_actors, read_depths, scan_actors, scan_dead_letters
+from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, Value
+from ._ref import Request
+from ._turn import Turn, run
+
+NOBODY = Incarnation(b"")
+
+
+@final
+class Reader:
+    """Answers what is asked about the actors of one epoch."""
+
+    __slots__ = ("_dispatcher", "_epoch", "_queries")
+
+    def __init__(self, epoch: Epoch, dispatcher: Dispatcher) -> None:
+        self._epoch = epoch
+        self._dispatcher = dispatcher
+        self._queries = 0
+
+    async def query(self, request: Request) -> Outcome:
+        """What the query returned or raised, once all that it has read is durable. Raises ActorQuarantined."""
+        activation = self._dispatcher.active(request.target)
+        snapshot = await self._snapshot(request.target) if activation is None else None
+        activation = activation or self._dispatcher.active(request.target)  # it may have come while the store was read
+        if activation is not None:
+            outcome = self._query_active(activation, request)
+            await activation.gate.wait()
+            return outcome
+        definition = self._epoch.registry.require(request.target.type)
+        instance = new_instance(definition, snapshot)
+        outcome, _ = self._run(definition.query(request.name), instance, request, snapshot)
+        await self._epoch.commit.settled()
+        return outcome
+
+    async def info(self, actor: ActorId) -> ActorInfo:
+        """What is known of the actor, all of it durable. Raises ActorNotFound."""
+        self._epoch.registry.require(actor.type)
+        activation = self._dispatcher.active(actor)
+        if activation is None:
+            info = await read_info(self._epoch.commit.overlay, actor)
+            await self._epoch.commit.settled()
+        else:
+            mailbox = activation.mailbox
+            assert mailbox is not None
+            error = None if activation.failure is None else activation.failure.text
+            info = info_of(actor, activation.snapshot, error, len(mailbox.events), len(mailbox.interrupts))
+            if activation.snapshot is None and not len(mailbox) and error is None:
+                raise ActorNotFound(actor)
+            await activation.gate.wait()
+        return info
+
+    async def actors(self, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:
+        """The infos of all actors that fit, in order of (type, key)."""
+        self._dispatcher.stage(self._epoch.commit.batch)
+        await self._epoch.commit.settled()
+        async for info in scan_infos(self._epoch.commit.overlay, type_name, status, prefix):
+            await self._epoch.commit.settled()
+            yield info
+
+    async def _snapshot(self, actor: ActorId) -> Snapshot | None:
+        stored = _readable(actor, (await read_actors(self._epoch.commit.overlay, [actor]))[0])
+        if stored.quarantine is not None:
+            raise ActorQuarantined(actor, stored.quarantine.failure.text)
+        return stored.snapshot
+
+    def _query_active(self, activation: Activation, request: Request) -> Outcome:
+        if activation.failure is not None:
+            raise ActorQuarantined(activation.actor, activation.failure.text)
+        definition = activation.definition
+        outcome, changed = self._run(definition.query(request.name), activation.instance(self._epoch), request, activation.snapshot)
+        if changed:
+            activation.forget_instance()
+        return outcome
+
+    def _run(self, handler: Handler, instance: object, request: Request, snapshot: Snapshot | None) -> tuple[Outcome, bool]:
+        """(outcome, whether the instance may have been changed)."""
+        epoch, definition = self._epoch, self._epoch.registry.require(request.target.type)
+        self._queries += 1
+        checked = self._queries % epoch.check_queries == 0
+        before = definition.encode_state(instance) if checked else b""
+        incarnation = NOBODY if snapshot is None else snapshot.incarnation
+        turn = Turn(request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
+        try:
+            arguments, keywords = _arguments(handler, request)
+            answer: Any = run(handler, instance, arguments, keywords, turn, epoch.loop)
+            outcome: Outcome = Value(handler.encode_result(answer))
+        except Exception as error:  # noqa: BLE001  whatever the query raises is its answer
+            outcome = Raised(Failure.of(error))
+        if checked and definition.encode_state(instance) != before:
+            return Raised(Failure.of(QueryChangedState(request.target, request.name))), True
+        return outcome, False
+
+
+def _arguments(handler: Handler, request: Request) -> tuple[Any, Any]:
+    return handler.decode_json(request.payload) if request.form is Form.JSON else handler.decode_call(request.payload)
+
+
+def _readable(actor: ActorId, stored: Stored | DamagedRecord) -> Stored:
+    if isinstance(stored, DamagedRecord):
+        raise ActorQuarantined(actor, str(StoreCorrupt("the store", f"the snapshot of {actor} is damaged: {stored}")))
+    return stored
+
+
+async def read_info(reads: Reads, actor: ActorId) -> ActorInfo:
+    """An actor's info from its records alone. Raises ActorNotFound."""
+    stored = (await read_actors(reads, [actor]))[0]
+    events, interrupts = await read_depths(reads, actor)
+    if isinstance(stored, DamagedRecord):
+        return info_of(actor, None, f"its snapshot is damaged: {stored}", events, interrupts)
+    if stored == Stored(None, None) and not events + interrupts:
+        raise ActorNotFound(actor)
+    error = None if stored.quarantine is None else stored.quarantine.failure.text
+    return info_of(actor, stored.snapshot, error, events, interrupts)
+
+
+async def scan_infos(reads: Reads, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:
+    """The infos of all actors that fit, from their records alone, in order of (type, key)."""
+    wanted = None if status is None else status.name.lower()
+    indexed = status if status is not Status.IDLE else None
+    async for actors in scan_actors(reads, type_name, indexed, prefix):
+        for actor in actors:
+            try:
+                info = await read_info(reads, actor)
+            except ActorNotFound:
+                continue  # deleted since the page was read
+            if wanted is None or info.status == wanted:
+                yield info
+
+
+async def scan_dead_letter_infos(reads: Reads, actor: ActorId | None) -> AsyncIterator[DeadLetterInfo]:
+    """What could not be handled, of all actors or of one; the oldest of each actor first."""
+    async for whose, seq, letter in scan_dead_letters(reads, actor):
+        failure = letter.failure
+        error = f"{failure.type_name}: {failure.text}"
+        yield DeadLetterInfo(whose, seq, letter.envelope.name, error, failure.traceback, letter.failed, letter.interrupted, letter.at)

@@ -1,0 +1,86 @@
+"""What a host does first: find out who was interrupted and who has work; nothing else is read.
+
+Recovery is the same after a clean stop, a crash, and a commit with an unknown outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from ..storage import Batch
+from ._activation import Delivery
+from ._breadcrumb import Crumb, Phase
+from ._dispatch import Dispatcher
+from ._envelope import Envelope, Kind
+from ._epoch import Epoch
+from ._errors import UnknownActorType
+from ._failure import Failure
+from ._ids import ActorId, MessageId
+from ._persistence import (
+    Reads,
+    put_charge,
+    put_dead_letter,
+    put_registry_entry,
+    read_charges,
+    scan_arrivals,
+    scan_work,
+)
+from ._records import Charge, DeadLetter
+
+FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
+
+logger = logging.getLogger("perdure.actors")
+
+
+async def read_and_charge(reads: Reads, batch: Batch, crumb: Crumb | None, now: float) -> dict[MessageId, Charge]:
+    """Remember what the last host died in, if it did; returns all interrupted attempts by their subject."""
+    charges = {charge.subject: charge for charge in await read_charges(reads)}
+    if crumb is not None:
+        subject = MessageId(crumb.subject)
+        before = charges.get(subject)
+        charge = Charge(subject, (before.interrupted if before else 0) + 1, now)
+        charges[subject] = charge
+        put_charge(batch, charge)
+        what = "a turn" if crumb.phase is Phase.TURN else "decoding an actor"
+        logger.warning("the last host died in %s (%s), for the %d. time", what, subject.hex(), charge.interrupted)
+    return {subject: charge for subject, charge in charges.items() if charge.at > now - FORGET_CHARGES_AFTER}
+
+
+def put_registry(epoch: Epoch) -> None:
+    """Write down which types are hosted, so that tools and clients need no user code."""
+    for entry in epoch.registry.describe():
+        put_registry_entry(epoch.commit.batch, entry.name, entry.version, msgspec.msgpack.encode(entry))
+
+
+async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
+    """Hand every message that waits in the store to the dispatcher: arrivals in their order, mailboxes when there is room."""
+    async for actor in scan_work(epoch.commit.overlay):
+        dispatcher.found_with_work(actor)
+    async for row_key, row in scan_arrivals(epoch.commit.overlay):
+        deliver_or_bury(epoch, dispatcher, ActorId(row.type, row.key), Delivery(row.envelope, row=row_key))
+
+
+def deliver_or_bury(epoch: Epoch, dispatcher: Dispatcher, actor: ActorId, delivery: Delivery) -> None:
+    """Deliver a message whose sender cannot be told of a mistake any more."""
+    try:
+        dispatcher.deliver(actor, delivery)
+    except UnknownActorType as unknown:
+        if delivery.row is not None:
+            epoch.commit.batch.delete(delivery.row)
+        bury(epoch, actor, delivery.envelope, unknown)
+
+
+def bury(epoch: Epoch, actor: ActorId, envelope: Envelope, cause: Exception) -> None:
+    """Put a message for nobody into the dead letters."""
+    letter = DeadLetter(envelope, Failure.of(cause), 0, 0, epoch.clock.now())
+    put_dead_letter(epoch.commit.batch, actor, epoch.arrivals, letter)
+    epoch.arrivals += 1
+    epoch.commit.stage(len(envelope.payload))
+    logger.error("%s: %s is in the dead letters: %s", actor, envelope.name, cause)
+
+
+def damaged_envelope(raw: bytes) -> Envelope:
+    """What stands for a message that cannot be read: its bytes as they were."""
+    return Envelope(id=MessageId(b""), kind=Kind.EVENT, name="(damaged)", payload=raw)

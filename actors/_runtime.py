@@ -1,0 +1,240 @@
+"""The runtime: owns a store and hosts its actors, from `async with` to its end.
+
+It lives in epochs. A commit whose outcome nobody knows ends an epoch: every actor in memory is forgotten, and the next epoch starts from
+the store, by the same way that a new process would. Whatever else fails ends the runtime, and surfaces at `async with`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, final
+
+import anyio
+import anyio.abc
+
+from ..storage import CommitUncertain, Limits, Store, open_store
+from ._breadcrumb import BreadcrumbFile, Breadcrumbs, NoBreadcrumbs
+from ._clock import Clock, SystemClock
+from ._errors import RuntimeNotRunning
+from ._host import Host, Settings, only
+from ._ids import ActorId, actor_id
+from ._info import ActorInfo, DeadLetterInfo
+from ._persistence import PARTITION
+from ._query import scan_dead_letter_infos
+from ._records import DeadLetter, Outcome, status_named
+from ._ref import ActorRef, Request
+from ._registry import Registry
+
+A = TypeVar("A")
+
+logger = logging.getLogger("perdure.actors")
+
+
+@final
+class Runtime:
+    """Hosts the actors of a store. Use it with `async with`; one process, one runtime for each store.
+
+    `store`: a URL (`lmdb:PATH`, `memory:`) or a Store. `actors`: the decorated classes it serves. `resources`: what their code finds as
+    `current_actor().resources` (a database pool, an HTTP client). `clock`: for tests. `max_active`: actors kept in memory (default 10,000).
+    `max_uncommitted`: turns, and bytes, that may wait for the disk before new work waits (default 20,000 and 64 MiB).
+    `on_dead_letter(actor, letter)`: called on the event loop when a message was put aside, once that is durable. `turn_limit`: seconds
+    after which a turn is interrupted (default 10).
+    """
+
+    __module__ = "perdure.actors"
+
+    def __init__(
+        self,
+        store: str | Store,
+        actors: Iterable[type],
+        *,
+        resources: Mapping[str, Any] | None = None,
+        clock: Clock | None = None,
+        max_active: int = 10_000,
+        max_uncommitted: Limits | None = None,
+        on_dead_letter: Callable[[ActorId, DeadLetter], None] | None = None,
+        turn_limit: float = 10.0,
+    ) -> None:
+        self._given = open_store(store) if isinstance(store, str) and store.startswith("memory:") else store
+        self._settings = Settings(
+            registry=Registry.of_classes(actors),
+            resources=dict(resources or {}),
+            clock=clock or SystemClock(),
+            max_active=max_active,
+            limits=max_uncommitted or Limits(),
+            on_dead_letter=on_dead_letter,
+            turn_limit=turn_limit,
+        )
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._host: Host | None = None
+        self._hosted = asyncio.Event()
+        self._ended = False
+
+    @classmethod
+    def with_settings(cls, store: str | Store, settings: Settings) -> Self:
+        """A runtime with everything chosen: for the test kit."""
+        runtime = cls(store, ())
+        runtime._settings = settings
+        return runtime
+
+    def __repr__(self) -> str:
+        return f"<Runtime on {self._given} {self._host or 'not running'}>"
+
+    @property
+    def registry(self) -> Registry:
+        """The actor types it serves."""
+        return self._settings.registry
+
+    # --- references and reading ---
+
+    def ref(self, actor: type[A], key: str) -> ActorRef[A]:
+        """A reference to an actor, whether it exists or not: the first message makes it.
+
+        Raises UnknownActorType, KeyTooLong, InvalidKey.
+        """
+        return ActorRef(actor_id(self.registry.of(actor).name, key), self)
+
+    async def actors(self, actor: type | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
+        """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. All of it is durable.
+
+        Actors that come or go meanwhile may be missed. Raises ValueError for an unknown status.
+        """
+        host = await self._current("a list of actors")
+        name = None if actor is None else self.registry.of(actor).name
+        async for info in host.reader.actors(name, None if status is None else status_named(status), prefix):
+            yield info
+
+    async def dead_letters(self, actor: type | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
+        """The messages that could not be handled: all, or one actor's; the oldest of each actor first."""
+        host = await self._current("a list of dead letters")
+        await host.epoch.commit.settled()
+        target = None if actor is None or key is None else actor_id(self.registry.of(actor).name, key)
+        name = None if actor is None else self.registry.of(actor).name
+        async for letter in scan_dead_letter_infos(host.epoch.commit.overlay, target):
+            if name is None or letter.actor.type == name:
+                yield letter
+
+    # --- the port ---
+
+    async def ask(self, request: Request) -> Outcome:
+        """As `Port.ask`."""
+        return await (self._host or await self._current(request.name)).ask(request)
+
+    async def send(self, request: Request) -> None:
+        """As `Port.send`."""
+        await (self._host or await self._current(request.name)).send(request)
+
+    async def query(self, request: Request) -> Outcome:
+        """As `Port.query`."""
+        return await (self._host or await self._current(request.name)).reader.query(request)
+
+    async def info(self, target: ActorId) -> ActorInfo:
+        """As `Port.info`."""
+        return await (self._host or await self._current("info")).reader.info(target)
+
+    # --- life ---
+
+    async def serve(self) -> None:
+        """Host until SIGTERM or SIGINT arrives, then stop in order. Enters the runtime if that has not been done."""
+        if self._tasks is None:
+            async with self:
+                await self.serve()
+            return
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for received in signals:
+                logger.info("%s: stopping", received.name)
+                return
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise RuntimeNotRunning("a runtime is entered once: make another")
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        try:
+            await self._tasks.start(self._live)
+        except BaseException as error:
+            await self._leave(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._leave(kind, error, traceback)
+
+    async def _leave(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool | None:
+        assert self._tasks is not None
+        self._ended = True
+        if self._host is not None:
+            self._host.stop()
+        try:
+            return await self._tasks.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            cause = only(group)
+            if cause is error:
+                return False
+            raise cause from None
+
+    async def _live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Epoch after epoch, until stopped."""
+        started = False
+
+        def begin(host: Host) -> None:
+            nonlocal started
+            if self._ended:
+                host.stop()
+            self._host = host
+            self._hosted.set()
+            if not started:
+                started = True
+                task_status.started()
+
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):  # the host stops by itself when it is told to, so that what is done is committed
+                    await self._one_epoch(begin)
+            except BaseExceptionGroup as group:
+                error = only(group)
+                if not isinstance(error, CommitUncertain) or not error.recoverable or self._ended:
+                    raise error from None
+                logger.error("%s; starting again from the store", error)
+            else:
+                return
+
+    async def _one_epoch(self, begin: Callable[[Host], None]) -> None:
+        store = open_store(self._given) if isinstance(self._given, str) else self._given
+        try:
+            fence = await store.own(PARTITION)
+            breadcrumbs, last = self._breadcrumbs()
+            host = Host(store, fence, self._settings, breadcrumbs)
+            try:
+                await host.run(lambda: begin(host), "", os.getpid(), last)
+            finally:
+                self._host = None
+                self._hosted.clear()
+                await store.release(fence)
+        finally:
+            if isinstance(self._given, str):
+                await store.close()
+
+    def _breadcrumbs(self) -> tuple[Breadcrumbs, BreadcrumbFile | None]:
+        """Where this epoch leaves its crumbs, and what the last one left there: beside an LMDB store, nowhere else."""
+        url = str(self._given)
+        if not url.startswith("lmdb:"):
+            return NoBreadcrumbs(), None
+        crumbs = BreadcrumbFile(Path(url.removeprefix("lmdb:")) / "breadcrumbs")
+        return crumbs, crumbs
+
+    async def _current(self, what: str) -> Host:
+        """The host of this epoch, or of the next one if that is about to begin. Raises RuntimeNotRunning."""
+        while self._host is None:
+            if self._tasks is None or self._ended:
+                raise RuntimeNotRunning(what)
+            await self._hosted.wait()
+        return self._host
