@@ -15,17 +15,16 @@ from typing import Protocol, final
 class Alarm(Protocol):
     """A call that is due later."""
 
-    __module__ = "perdure.actors"
-
     def cancel(self) -> None:
         """Forget it."""
         ...
 
 
+Alarm.__module__ = "perdure.actors"
+
+
 class Clock(Protocol):
     """Tells the time and calls back, on the host's event loop."""
-
-    __module__ = "perdure.actors"
 
     def now(self) -> float:
         """Seconds since the epoch; never less than before."""
@@ -34,6 +33,9 @@ class Clock(Protocol):
     def call_at(self, due: float, callback: Callable[[], None]) -> Alarm:
         """Call back once `now()` has reached `due`; at the next chance if it has already."""
         ...
+
+
+Clock.__module__ = "perdure.actors"
 
 
 @final

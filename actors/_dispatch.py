@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import Final, NamedTuple, final
 
-from ..storage import Batch
+from ..storage import Batch, fresh
 from ._acceptance import Acceptance
 from ._activation import Activation, Delivery
 from ._clock import Alarm
@@ -81,8 +81,8 @@ class Dispatcher:
             self.settlement.touch(activation, len(delivery.envelope.payload))
             self.loader.want(activation)
         else:
+            self._enqueue(activation)  # first, so that the turn comes before the commit that the sender waits for: one commit, not two
             self._acceptance.accept(activation, delivery, None)
-            self._enqueue(activation)
 
     def found_with_work(self, actor: ActorId) -> None:
         """Say, at start, that the store has messages in the actor's mailbox."""
@@ -267,5 +267,5 @@ class Dispatcher:
             for delivery in waiting:
                 for future in (delivery.accepted, delivery.answered):
                     if future is not None and not future.done():
-                        future.set_exception(reason)
+                        future.set_exception(fresh(reason))
         self._active.clear()

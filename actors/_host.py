@@ -6,14 +6,14 @@ Everything that runs is a task of one group and ends with it. What callers still
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, final
 
 import anyio
 
-from ..storage import Batch, Fence, GroupCommit, Limits, Store
+from ..storage import Batch, Fence, GroupCommit, Limits, Store, StoreError
 from ._activation import Delivery
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs
 from ._clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -82,6 +82,11 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<Host {self.epoch.fence} {self.dispatcher!r}>"
+
+    @property
+    def failed(self) -> bool:
+        """Whether the store has ended this epoch; the host is about to end, too."""
+        return self.epoch.commit.failed
 
     # --- requests ---
 
@@ -163,6 +168,12 @@ class Host:
         """Take in nothing more, and end `run` soon."""
         self._stop.set()
 
+    async def settled(self) -> None:
+        """Return once no actor has anything to do now, and all that was done is durable."""
+        while not (self.dispatcher.idle and self.epoch.commit.idle):
+            await self.dispatcher.settled()
+            await self.epoch.commit.settled()
+
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""
         self._stop.set()
@@ -202,7 +213,17 @@ def _expire(answered: asyncio.Future[Outcome], error: AskTimeout) -> None:
 
 
 def only(error: BaseException) -> BaseException:
-    """What a group of one exception stands for; any other exception as it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    """What a group of exceptions comes down to: its only one, or the store's error that the others follow from; else the group itself."""
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if len(leaves) == 1 or isinstance(leaf, StoreError):
+            return leaf
     return error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -20,13 +20,14 @@ MessageId = NewType("MessageId", bytes)
 class ActorId(NamedTuple):
     """The address of an actor: the name of its type, and its key."""
 
-    __module__ = "perdure.actors"
-
     type: str
     key: str
 
     def __str__(self) -> str:
         return f"{self.type}/{self.key}"
+
+
+ActorId.__module__ = "perdure.actors"
 
 
 def actor_id(type_name: str, key: str) -> ActorId:

@@ -16,8 +16,6 @@ class ActorInfo(NamedTuple):
     the event at the head has failed, and `retry_at` when it is tried again. `error` is why a quarantined actor stands still.
     """
 
-    __module__ = "perdure.actors"
-
     id: ActorId
     status: str
     version: int
@@ -33,11 +31,12 @@ class ActorInfo(NamedTuple):
     error: str | None = None
 
 
+ActorInfo.__module__ = "perdure.actors"
+
+
 @final
 class DeadLetterInfo(NamedTuple):
     """A message that could not be handled: whose, which, why, after how many attempts, and when (seconds since the epoch)."""
-
-    __module__ = "perdure.actors"
 
     actor: ActorId
     seq: int
@@ -47,6 +46,9 @@ class DeadLetterInfo(NamedTuple):
     failed: int
     interrupted: int
     at: float
+
+
+DeadLetterInfo.__module__ = "perdure.actors"
 
 
 def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events: int, interrupts: int) -> ActorInfo:

@@ -50,10 +50,11 @@ class Lane(IntEnum):
 class Cursor(NamedTuple):
     """The seq of the last message taken of each lane."""
 
-    __module__ = "perdure.actors"
-
     event: int
     interrupt: int
+
+
+Cursor.__module__ = "perdure.actors"
 
 
 @final

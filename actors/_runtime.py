@@ -124,21 +124,31 @@ class Runtime:
 
     async def ask(self, request: Request) -> Outcome:
         """As `Port.ask`."""
-        return await (self._host or await self._current(request.name)).ask(request)
+        return await (await self._current(request.name)).ask(request)
 
     async def send(self, request: Request) -> None:
         """As `Port.send`."""
-        await (self._host or await self._current(request.name)).send(request)
+        await (await self._current(request.name)).send(request)
 
     async def query(self, request: Request) -> Outcome:
         """As `Port.query`."""
-        return await (self._host or await self._current(request.name)).reader.query(request)
+        return await (await self._current(request.name)).reader.query(request)
 
     async def info(self, target: ActorId) -> ActorInfo:
         """As `Port.info`."""
-        return await (self._host or await self._current("info")).reader.info(target)
+        return await (await self._current("info")).reader.info(target)
 
     # --- life ---
+
+    async def settled(self) -> None:
+        """Return once no actor has anything to do at this time, and all that was done is durable; messages in back-off wait on."""
+        await (await self._current("settled")).settled()
+
+    def abort(self) -> None:
+        """End as a crash would, committing nothing more; `async with` is to be left next. For tests."""
+        self._ended = True
+        if self._host is not None:
+            self._host.abort()
 
     async def serve(self) -> None:
         """Host until SIGTERM or SIGINT arrives, then stop in order. Enters the runtime if that has not been done."""
@@ -195,17 +205,25 @@ class Runtime:
                 started = True
                 task_status.started()
 
-        while True:
-            try:
-                with anyio.CancelScope(shield=True):  # the host stops by itself when it is told to, so that what is done is committed
-                    await self._one_epoch(begin)
-            except BaseExceptionGroup as group:
-                error = only(group)
-                if not isinstance(error, CommitUncertain) or not error.recoverable or self._ended:
-                    raise error from None
-                logger.error("%s; starting again from the store", error)
-            else:
-                return
+        try:
+            while not await self._lived(begin):
+                pass
+        finally:
+            self._ended = True
+            self._hosted.set()  # who waits for the next epoch learns that there is none
+
+    async def _lived(self, begin: Callable[[Host], None]) -> bool:
+        """Live one epoch; returns False if another one is to follow."""
+        try:
+            with anyio.CancelScope(shield=True):  # the host stops by itself when it is told to, so that what is done is committed
+                await self._one_epoch(begin)
+        except BaseExceptionGroup as group:
+            error = only(group)
+            if not isinstance(error, CommitUncertain) or not error.recoverable or self._ended:
+                raise error from None
+            logger.error("%s; starting again from the store", error)
+            return False
+        return True
 
     async def _one_epoch(self, begin: Callable[[Host], None]) -> None:
         store = open_store(self._given) if isinstance(self._given, str) else self._given
@@ -233,8 +251,9 @@ class Runtime:
 
     async def _current(self, what: str) -> Host:
         """The host of this epoch, or of the next one if that is about to begin. Raises RuntimeNotRunning."""
-        while self._host is None:
+        while (host := self._host) is None or host.failed:
             if self._tasks is None or self._ended:
                 raise RuntimeNotRunning(what)
+            self._hosted.clear()
             await self._hosted.wait()
-        return self._host
+        return host

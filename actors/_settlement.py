@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import final
 
-from ..storage import Gate
+from ..storage import Gate, fresh
 from ._activation import Activation, Delivery
 from ._effects import Send
 from ._envelope import Kind
@@ -176,7 +176,7 @@ def _resolve(answered: asyncio.Future[Outcome], outcome: Outcome, error: BaseExc
     if error is None:
         answered.set_result(outcome)
     else:
-        answered.set_exception(error)
+        answered.set_exception(fresh(error))
 
 
 def _call_hook(hook: Callable[[ActorId, DeadLetter], None], actor: ActorId, letter: DeadLetter, error: BaseException | None) -> None:

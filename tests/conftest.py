@@ -19,6 +19,11 @@ settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How crowded the worlds of the tests are: every promise must hold however few actors may stay in memory."""
+    parser.addoption("--max-active", dest="max_active", type=int, default=10_000, help="actors kept in memory by the tests' worlds")
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Actors run on asyncio alone."""
