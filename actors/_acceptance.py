@@ -12,7 +12,7 @@ from ..storage import PerdureError, settle
 from ._activation import Activation, Delivery
 from ._envelope import Kind
 from ._epoch import Epoch
-from ._errors import ActorQuarantined, IdempotencyMismatch, MailboxFull
+from ._errors import IdempotencyMismatch, MailboxFull
 from ._failure import Failure
 from ._persistence import key_digest, put_dead_letter, put_key_row
 from ._records import DeadLetter, KeyRow, Raised
@@ -52,7 +52,7 @@ class Acceptance:
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
             return None
         if activation.failure is not None and envelope.ask:
-            return ActorQuarantined(activation.actor, activation.failure.text)
+            return activation.refusal()
         if envelope.kind is Kind.EVENT and len(activation.mailbox) >= definition.mailbox_limit:
             return MailboxFull(activation.actor, definition.mailbox_limit)
         return None

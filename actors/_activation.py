@@ -16,12 +16,13 @@ from ._breadcrumb import Phase
 from ._define import Definition
 from ._envelope import Envelope
 from ._epoch import Epoch
+from ._errors import ActorQuarantined
 from ._failure import Failure
-from ._ids import ActorId
+from ._ids import ActorId, Incarnation
 from ._mailbox import Item, Mailbox
 from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
 from ._records import BackOff, Outcome, Snapshot, Status
-from ._turn import Turn
+from ._turn import Turn, revive
 
 DURABLE: Final = Gate(0)  # the gate of what nobody has changed since it was read
 DURABLE.let_pass(None)
@@ -109,6 +110,10 @@ class Activation:
             return Status.QUARANTINED
         return Status.IDLE if self.snapshot is None else self.snapshot.status
 
+    def refusal(self) -> ActorQuarantined | None:
+        """Why it answers nobody, if it is quarantined."""
+        return None if self.failure is None else quarantined(self.actor, self.failure)
+
     def install(self, snapshot: Snapshot | None, failure: Failure | None) -> None:
         """Set what was read from the store."""
         self.snapshot = snapshot
@@ -122,7 +127,7 @@ class Activation:
         if self._instance is None:
             epoch.breadcrumbs.enter(Phase.DECODE, key_digest(str(self.actor)))
             try:
-                self._instance = new_instance(self.definition, self.snapshot)
+                self._instance = new_instance(self.definition, self.actor, self.snapshot, epoch)
             finally:
                 epoch.breadcrumbs.leave()
         return self._instance
@@ -218,8 +223,14 @@ class Activation:
             put_arrival(batch, delivery.row, self.actor, delivery.envelope)
 
 
-def new_instance(definition: Definition, snapshot: Snapshot | None) -> object:
-    """An object of the user's class as of a snapshot, or a new one; its activation hooks have run."""
-    instance = definition.create() if snapshot is None or not snapshot.state else definition.decode_state(snapshot.state)
-    definition.activate(instance)
-    return instance
+def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | None, epoch: Epoch) -> object:
+    """An object of the user's class as of a snapshot, or a new one. Raises what the class's own code raises."""
+    incarnation = Incarnation(b"") if snapshot is None else snapshot.incarnation
+    turn = Turn(actor, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
+    return revive(definition, b"" if snapshot is None else snapshot.state, turn, epoch.loop)
+
+
+def quarantined(actor: ActorId, failure: Failure) -> ActorQuarantined:
+    """The error for whoever wants something of an actor that stands still because of `failure`."""
+    cause = failure.revive()
+    return cause if isinstance(cause, ActorQuarantined) else ActorQuarantined(actor, f"{failure.type_name}: {failure.text}")

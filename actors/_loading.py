@@ -15,6 +15,7 @@ from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import Activation
 from ._epoch import Epoch
+from ._errors import VersionMismatch
 from ._ids import ActorId
 from ._mailbox import Mailbox
 from ._persistence import key_digest, read_actors, read_key_rows, read_lane
@@ -91,9 +92,16 @@ class Loader:
                 self._quarantine(activation, StoreCorrupt("the store", f"the snapshot of {activation.actor} is damaged: {stored}"))
                 continue
             activation.install(stored.snapshot, stored.quarantine.failure if stored.quarantine else None)
+            self._check_version(activation)
             if activation.actor in self._has_rows:
                 self._has_rows.discard(activation.actor)
                 await self._fill(activation, activation.mailbox)
+
+    def _check_version(self, activation: Activation) -> None:
+        """State is never handed to code of another version than wrote it."""
+        hosted = activation.definition.version
+        if activation.snapshot is not None and activation.failure is None and activation.snapshot.version != hosted:
+            self._quarantine(activation, VersionMismatch(activation.actor, activation.snapshot.version, hosted))
 
     async def _fill(self, activation: Activation, mailbox: Mailbox | None) -> None:
         assert mailbox is not None

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, final
 
 from ..storage import StoreCorrupt
-from ._activation import Activation, new_instance
+from ._activation import Activation, new_instance, quarantined
 from ._dispatch import Dispatcher
 from ._envelope import Form
 from ._epoch import Epoch
@@ -48,7 +48,7 @@ class Reader:
             await activation.gate.wait()
             return outcome
         definition = self._epoch.registry.require(request.target.type)
-        instance = new_instance(definition, snapshot)
+        instance = new_instance(definition, request.target, snapshot, self._epoch)
         outcome, _ = self._run(definition.query(request.name), instance, request, snapshot)
         await self._epoch.commit.settled()
         return outcome
@@ -81,12 +81,13 @@ class Reader:
     async def _snapshot(self, actor: ActorId) -> Snapshot | None:
         stored = _readable(actor, (await read_actors(self._epoch.commit.overlay, [actor]))[0])
         if stored.quarantine is not None:
-            raise ActorQuarantined(actor, stored.quarantine.failure.text)
+            raise quarantined(actor, stored.quarantine.failure)
         return stored.snapshot
 
     def _query_active(self, activation: Activation, request: Request) -> Outcome:
-        if activation.failure is not None:
-            raise ActorQuarantined(activation.actor, activation.failure.text)
+        refusal = activation.refusal()
+        if refusal is not None:
+            raise refusal
         definition = activation.definition
         outcome, changed = self._run(definition.query(request.name), activation.instance(self._epoch), request, activation.snapshot)
         if changed:

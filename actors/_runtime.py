@@ -21,6 +21,7 @@ import anyio.abc
 from ..storage import CommitUncertain, Limits, Store, open_store
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs, NoBreadcrumbs
 from ._clock import Clock, SystemClock
+from ._dispatch import DispatchStatistics
 from ._errors import RuntimeNotRunning
 from ._host import Host, Settings, only
 from ._ids import ActorId, actor_id
@@ -119,6 +120,12 @@ class Runtime:
         async for letter in scan_dead_letter_infos(host.epoch.commit.overlay, target):
             if name is None or letter.actor.type == name:
                 yield letter
+
+    def statistics(self) -> DispatchStatistics:
+        """What is in memory and what waits now, and what was done since the host began. Raises RuntimeNotRunning."""
+        if self._host is None:
+            raise RuntimeNotRunning("statistics")
+        return self._host.dispatcher.statistics()
 
     # --- the port ---
 

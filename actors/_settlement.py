@@ -13,7 +13,7 @@ from functools import partial
 from typing import final
 
 from ..storage import Gate, fresh
-from ._activation import Activation, Delivery
+from ._activation import Activation, Delivery, quarantined
 from ._effects import Send
 from ._envelope import Kind
 from ._epoch import Epoch
@@ -120,8 +120,9 @@ class Settlement:
         put_quarantine(self._epoch.commit.batch, activation.suffix, QuarantineRow(failure, self._epoch.clock.now()))
         self.touch(activation)
         asked, activation.asked = activation.asked or {}, None
+        refusal = Raised(Failure.of(quarantined(activation.actor, failure)))
         for delivery in (delivery for deliveries in asked.values() for delivery in deliveries):
-            self.answer(activation, delivery, Raised(failure))
+            self.answer(activation, delivery, refusal)
 
     def interrupted(self, item: Item) -> int:
         """How often a host has died while it handled the message."""

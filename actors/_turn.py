@@ -137,6 +137,19 @@ def run(handler: Handler, instance: object, arguments: Any, keywords: Any, turn:
         return context.run(handler.function, instance, *arguments, **keywords)
 
 
+def revive(definition: Definition, state: bytes, turn: Turn, loop: TurnLoop) -> object:
+    """An instance with a state, or a new one where it is empty, its activation hooks called: the user's code, run as actor code.
+
+    Raises what that code raises.
+    """
+    context = contextvars.Context()
+    context.run(AMBIENT.set, turn)
+    with loop.entered(turn.time):
+        instance: object = context.run(definition.decode_state, state) if state else context.run(definition.create)
+        context.run(definition.activate, instance)
+        return instance
+
+
 def _arguments(handler: Handler, envelope: Envelope) -> tuple[Any, Any]:
     if envelope.form is Form.JSON:
         return handler.decode_json(envelope.payload)

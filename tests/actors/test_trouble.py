@@ -1,0 +1,241 @@
+"""When handling fails: retries in order, dead letters with their cause, quarantine of one actor, and everybody else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perdure.actors import (
+    ActorNotFound,
+    AskTimeout,
+    MailboxFull,
+    Retry,
+    TurnDidNotEnd,
+    VersionMismatch,
+    current_actor,
+    durable_actor,
+    on_event,
+    on_signal,
+    query,
+    send_signal,
+)
+from perdure.actors.testing import World
+
+from .bank import Counter
+from .conftest import MakeWorld
+
+pytestmark = pytest.mark.anyio
+
+
+@durable_actor(retry=Retry(max_attempts=4), mailbox_limit=5)
+class Fragile:
+    """Fails as often as it is told to."""
+
+    failures: int = 0
+    broken: bool = False
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    @on_event
+    def work(self, name: str, failures: int = 0) -> int:
+        if current_actor().attempt <= failures:
+            raise RuntimeError(f"{name} fails {current_actor().attempt}")
+        self.done.append(name)
+        return current_actor().attempt
+
+    @on_signal
+    def poke(self, name: str, failures: int = 0) -> None:
+        self.work(name, failures)
+
+    @on_event
+    def exit(self) -> None:
+        raise SystemExit(3)
+
+    @on_event
+    def hang(self) -> None:
+        while True:
+            time.sleep(0.001)
+
+    @on_event
+    def hang_stubbornly(self) -> None:
+        while True:
+            try:
+                time.sleep(0.001)
+            except Exception:  # noqa: BLE001
+                continue
+
+    @query
+    def all_done(self) -> list[str]:
+        return self.done
+
+
+@durable_actor(name="Versioned", version=1)
+class First:
+    """The first version of a type."""
+
+    count: int = 0
+
+    @on_event
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
+@durable_actor(name="Versioned", version=2)
+class Second(First):
+    """The second, with no way from the first."""
+
+
+async def test_a_sent_event_is_tried_again_and_keeps_its_place(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile = world.ref(Fragile, "a")
+
+    await fragile.send_event(Fragile.work, "first", failures=2)
+    await fragile.send_event(Fragile.work, "second")
+    await world.settled()
+    waiting = await fragile.info()
+    await world.run_until_idle()
+
+    assert (waiting.events, waiting.attempts) == (2, 1)
+    assert await fragile.query(Fragile.all_done) == ["first", "second"]
+
+
+async def test_back_off_grows_and_survives_a_restart(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile, start = world.ref(Fragile, "a"), world.clock.now()
+    await fragile.send_event(Fragile.work, "late", failures=3)
+    await world.settled()
+
+    await world.restart()
+    await world.run_until_idle()
+
+    assert await fragile.query(Fragile.all_done) == ["late"]
+    assert 3.5 < world.clock.now() - start < 14  # about 1 + 2 + 4 seconds, with jitter
+
+
+async def test_an_event_that_keeps_failing_ends_in_the_dead_letters(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile = world.ref(Fragile, "a")
+
+    await fragile.send_event(Fragile.work, "never", failures=99)
+    await fragile.send_event(Fragile.work, "next")
+    await world.run_until_idle()
+
+    (letter,) = await world.dead_letters(Fragile, "a")
+    assert (letter.handler, letter.failed, letter.error) == ("work", 4, "RuntimeError: never fails 4")
+    assert "in work" in letter.traceback
+    assert await fragile.query(Fragile.all_done) == ["next"]
+
+
+async def test_an_asked_event_is_never_retried(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+
+    with pytest.raises(RuntimeError, match="once fails 1"):
+        await world.ref(Fragile, "a").ask(Fragile.work, "once", failures=1)
+
+    assert await world.dead_letters() == []
+
+
+async def test_a_signal_is_retried_at_once(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile, before = world.ref(Fragile, "a"), world.clock.now()
+
+    await send_signal(fragile, Fragile.poke, "second time lucky", failures=1)
+    await send_signal(fragile, Fragile.poke, "never", failures=99)
+    await world.settled()
+
+    assert await fragile.query(Fragile.all_done) == ["second time lucky"]
+    assert [letter.failed for letter in await world.dead_letters()] == [3]
+    assert world.clock.now() == before
+
+
+async def test_a_handler_that_exits_fails_like_any_other(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile = world.ref(Fragile, "a")
+
+    await fragile.send_event(Fragile.exit)
+    await world.run_until_idle()
+
+    assert [letter.error for letter in await world.dead_letters()] == ["SystemExit: 3"]
+
+
+@pytest.mark.parametrize("handler", [Fragile.hang, Fragile.hang_stubbornly])
+async def test_a_handler_that_hangs_is_named_and_broken_off(make_world: MakeWorld, handler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    world = await make_world(Fragile, turn_limit=0.3)
+    fragile = world.ref(Fragile, "a")
+
+    with caplog.at_level(logging.WARNING), pytest.raises(TurnDidNotEnd, match=r"0\.3 s"):
+        await fragile.ask(handler)
+
+    assert "blocks the event loop" in caplog.text
+    assert f"in {handler.__name__}" in caplog.text
+    assert await fragile.ask(Fragile.work, "next") == 1
+
+
+async def test_a_full_mailbox_refuses_an_event_and_not_a_signal(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile = world.ref(Fragile, "a")
+    for number in range(5):
+        await fragile.send_event(Fragile.work, str(number), failures=1)
+
+    with pytest.raises(MailboxFull, match="Fragile/a is full: 5 messages"):
+        await fragile.send_event(Fragile.work, "one too many")
+    await send_signal(fragile, Fragile.poke, "through")
+
+    assert await fragile.query(Fragile.all_done) == ["through"]
+
+
+async def test_an_ask_that_takes_too_long_raises_and_the_event_stays(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile = world.ref(Fragile, "a")
+    await fragile.send_event(Fragile.work, "first", failures=1)
+    await world.settled()
+
+    asked = asyncio.ensure_future(fragile.options(timeout=timedelta(milliseconds=100)).ask(Fragile.work, "second"))
+    await world.settled()
+    world.clock.move_to(world.clock.now() + 0.1)
+    with pytest.raises(AskTimeout, match=r"within 0\.1 s"):
+        await asked
+    await world.run_until_idle()
+
+    assert await fragile.query(Fragile.all_done) == ["first", "second"]
+
+
+async def test_state_of_another_version_is_quarantined_with_its_messages(tmp_path: Path) -> None:
+    async with World([First], store=f"lmdb:{tmp_path}/store") as old:
+        await old.ref(First, "a").ask(First.add)
+
+    async with World([Second], store=f"lmdb:{tmp_path}/store") as new:
+        await refuses_what_another_version_wrote(new)
+
+
+async def refuses_what_another_version_wrote(new: World) -> None:
+
+    with pytest.raises(VersionMismatch, match="version 1, and this host has version 2"):
+        await new.ref(Second, "a").ask(Second.add)
+    await new.ref(Second, "a").send_event(Second.add)
+
+    info = await new.ref(Second, "a").info()
+    assert (info.status, info.events) == ("quarantined", 1)
+    assert [each.id.key async for each in new.actors(status="quarantined")] == ["a"]
+    assert await new.ref(Second, "b").ask(Second.add) == 1
+
+
+async def test_deleting_an_actor_forgets_all_of_it(make_world: MakeWorld) -> None:
+    world = await make_world(Counter)
+    counter = world.ref(Counter, "a")
+    await counter.ask(Counter.add, 5)
+
+    await counter.delete()
+    await world.restart()
+
+    with pytest.raises(ActorNotFound):
+        await counter.info()
+    assert [info.id async for info in world.actors()] == []
+    assert await counter.ask(Counter.add, 1) == 1
