@@ -1,0 +1,292 @@
+"""Group commit: turns collect in the open batch while the one before it is on its way to the disk.
+
+Batches are a linear sequence, numbered from 1 in each epoch, one under way at a time: none becomes durable before those before it. What may
+leave the host only when a batch is durable waits at that batch's gate, and a gate never opens before the commit has returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias, final
+
+from ._errors import StoreError, StoreFull
+from ._overlay import Overlay
+from ._protocol import Batch, Fence, Store
+from .keys import pack
+
+Passage: TypeAlias = Callable[[BaseException | None], None]
+
+RETRY_WHEN_FULL: Final = 0.25  # seconds between attempts while the disk is full; sends are refused meanwhile
+
+# Messages between actors of one host wait for nobody: while no caller waits, a chain of a thousand needs a few commits, not hundreds.
+LINGER: Final = 0.01  # seconds
+
+# A commit that has returned needs the GIL back, and beside a busy loop that costs a whole switch interval (5 ms) unless the loop lets go.
+GIL_SLICE: Final = 0.0005  # seconds
+
+
+class Limits(NamedTuple):
+    """How much may be uncommitted before new work waits."""
+
+    turns: int = 20_000
+    size: int = 64 << 20  # bytes staged
+
+
+LIMITS: Final = Limits()
+
+
+class CommitStatistics(NamedTuple):
+    """What a group commit has done so far in this epoch."""
+
+    batches: int
+    turns: int
+    size: int  # bytes
+    under_way: bool
+    waiting_turns: int
+
+
+@final
+class Gate:
+    """Opens once, when its batch is durable, or is told the error that the batch failed with."""
+
+    __module__ = "perdure.storage"
+
+    __slots__ = ("_passages", "_wanted", "error", "number", "open")
+
+    def __init__(self, number: int, wanted: Callable[[], None] | None = None) -> None:
+        self.number = number
+        self.open = False
+        self.error: BaseException | None = None
+        self._passages: list[Passage] = []
+        self._wanted = wanted  # called when somebody begins to wait here
+
+    def __repr__(self) -> str:
+        state = "open" if self.open else f"failed: {self.error!r}" if self.error else f"{len(self._passages)} waiting"
+        return f"<Gate {self.number} {state}>"
+
+    def when_open(self, passage: Passage) -> None:
+        """Call `passage(None)` once the batch is durable, or `passage(error)` if it failed; at once if that is known."""
+        if self.open or self.error is not None:
+            passage(self.error)
+            return
+        self._passages.append(passage)
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            wanted()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits here."""
+        return bool(self._passages)
+
+    async def wait(self) -> None:
+        """Return once the batch is durable; raises what it failed with."""
+        if self.open:
+            return
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_open(lambda error: settle(passed, error))
+        await passed
+
+    def let_pass(self, error: BaseException | None) -> None:
+        """Decide the batch: for the group commit alone."""
+        self.open, self.error = error is None, error
+        passages, self._passages = self._passages, []
+        for passage in passages:
+            passage(error)
+
+
+def settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
+    """End a waiting future unless its waiter has gone."""
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(fresh(error))
+
+
+def fresh(error: BaseException) -> BaseException:
+    """An equal store error for one more waiter: one object that is raised in several tasks collects all their tracebacks."""
+    return type(error)(*error.args) if isinstance(error, StoreError) else error
+
+
+@final
+class GroupCommit:
+    """The open batch of one fence, and the loop that makes batches durable.
+
+    A batch is closed as soon as the store is free and somebody waits at its gate; one that nobody waits for may fill for `LINGER` first.
+
+    `seal(batch)` is called right before a batch closes, so that its owner can put in the latest record of whatever changed since
+    the last one: an actor that took ten messages writes one snapshot.
+    """
+
+    __module__ = "perdure.storage"
+
+    def __init__(self, store: Store, fence: Fence, *, seal: Callable[[Batch], None], limits: Limits = LIMITS) -> None:
+        self.overlay = Overlay(store)
+        self.batch = Batch()
+        self.gate = Gate(1, self._wake)
+        self.full: StoreFull | None = None  # why no new work is taken in
+        self.failed = False  # whether this epoch has ended: nothing staged from now on becomes durable
+        self._store = store
+        self._fence = fence
+        self._seal = seal
+        self._limits = limits
+        self._marker = marker_key(fence.partition)
+        self._turns = self._size = 0  # in the open batch
+        self._turns_under_way = self._size_under_way = 0
+        self._turns_done = self._size_done = 0
+        self._gate_under_way: Gate | None = None
+        self._loop = asyncio.get_running_loop()
+        self._work: asyncio.Future[None] | None = None  # the committer sleeps on it
+        self._linger: asyncio.TimerHandle | None = None  # wakes it when nobody waits for the batch
+        self._space: list[asyncio.Future[None]] = []
+        self._yielded = 0.0
+        self.overlay.layers.append(self.batch)
+
+    def __repr__(self) -> str:
+        return f"<GroupCommit of {self._fence}: {self.statistics()}>"
+
+    def statistics(self) -> CommitStatistics:
+        """Counts for tools."""
+        done = self.gate.number - 1 - bool(self._gate_under_way)
+        return CommitStatistics(done, self._turns_done, self._size_done, self.under_way, self._turns)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a batch is on its way to the disk."""
+        return self._gate_under_way is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything staged is durable."""
+        return not self._turns and self._gate_under_way is None
+
+    @property
+    def saturated(self) -> bool:
+        """Whether new work must wait: see `space`."""
+        turns, size = self._limits
+        return self._turns + self._turns_under_way >= turns or self._size + self._size_under_way >= size
+
+    def stage(self, size: int = 0) -> Gate:
+        """Count one turn of about `size` bytes into the open batch, whose content is in `batch` or comes with `seal`; returns its gate."""
+        self._turns += 1
+        self._size += size
+        if self._linger is None:
+            self._linger = self._loop.call_later(LINGER, self._wake)
+        return self.gate
+
+    def breathe(self) -> None:
+        """Let the committing thread have the GIL, if one waits for it: call often from a busy loop."""
+        if self._gate_under_way is not None:
+            now = time.perf_counter()
+            if now - self._yielded > GIL_SLICE:
+                self._yielded = now
+                time.sleep(0)
+
+    def when_space(self, callback: Callable[[], None]) -> None:
+        """Call back once less is uncommitted than the limits say, if this epoch gets there."""
+        assert self._gate_under_way is not None or self._turns
+        (self._gate_under_way or self.gate).when_open(lambda error: None if error else callback())
+
+    async def space(self) -> None:
+        """Wait until less is uncommitted than the limits say."""
+        while self.saturated:
+            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._space.append(room)
+            await room
+
+    async def settled(self) -> None:
+        """Return once everything staged up to now is durable; raises what its batch failed with."""
+        if self._turns:
+            await self.gate.wait()
+        elif self._gate_under_way is not None:
+            await self._gate_under_way.wait()
+
+    async def run(self) -> None:
+        """Commit batch after batch, until cancelled. Raises what ends this epoch, a store's error as a rule, after telling every gate."""
+        try:
+            while True:
+                await self._due()
+                await self._commit_next()
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _due(self) -> None:
+        """Return when the open batch is to be closed."""
+        if self._turns and self.gate.awaited:
+            return
+        self._work = self._loop.create_future()
+        if self.full is None:
+            await self._work
+        else:
+            await asyncio.wait([self._work], timeout=RETRY_WHEN_FULL)  # an empty batch asks the store for room
+
+    def _wake(self) -> None:
+        if self._work is not None and self._turns:
+            settle(self._work, None)
+
+    async def _commit_next(self) -> None:
+        batch, gate = self._close_batch()
+        try:
+            await self._commit(batch)
+        finally:
+            self.overlay.layers.remove(batch)
+        self._turns_done += self._turns_under_way
+        self._size_done += self._size_under_way
+        self._turns_under_way = self._size_under_way = 0
+        self._gate_under_way = None
+        gate.let_pass(None)
+        self._make_space(None)
+
+    def _close_batch(self) -> tuple[Batch, Gate]:
+        self._seal(self.batch)
+        self.batch.put(self._marker, pack((self._fence.epoch, self.gate.number)))
+        closed = self.batch, self.gate
+        self._work = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._turns_under_way, self._turns = self._turns, 0
+        self._size_under_way, self._size = self.batch.size, 0
+        self._gate_under_way = self.gate
+        self._yielded = time.perf_counter()
+        self.batch, self.gate = Batch(), Gate(self.gate.number + 1, self._wake)
+        self.overlay.layers.append(self.batch)
+        return closed
+
+    async def _commit(self, batch: Batch) -> None:
+        while True:
+            try:
+                roomy = await self._store.commit(batch, self._fence)
+            except StoreFull as full:
+                self.full = full
+                self._make_space(full)
+                await asyncio.sleep(RETRY_WHEN_FULL)
+            else:
+                self.full = None if roomy else self.full or StoreFull(str(self._store), "only the reserve is left")
+                return
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = True
+        for gate in (self._gate_under_way, self.gate):
+            if gate is not None:
+                gate.let_pass(error)
+        self._make_space(error)
+
+    def _make_space(self, error: Exception | None) -> None:
+        waiters, self._space = self._space, []
+        for waiter in waiters:
+            settle(waiter, error)
+
+
+def marker_key(partition: int) -> bytes:
+    """Where the (epoch, number) of the partition's last durable batch stands: a backup is a prefix up to it."""
+    return pack((partition, "batch"))
+
+
+for _public in (Limits, CommitStatistics):
+    _public.__module__ = "perdure.storage"  # a named tuple takes none in its body

@@ -1,0 +1,220 @@
+"""One LMDB environment of this process.
+
+LMDB forbids opening a file twice in a process, so whoever opens one again shares it. The map is replaced only while no transaction is
+open in the process: who writes holds `_writing`, a copy `_copying`, who reads `_reading`; who replaces the map all three, in this order.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, TypeVar, final
+
+import lmdb
+
+from ._ballast import has_room
+from ._errors import CommitUncertain, StoreClosed, StoreCorrupt, StoreError, StoreFull
+from ._format import check_file
+from ._structure import check_tree
+
+T = TypeVar("T")
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+ENGINE: Final = 0  # py-lmdb's bundled 0.9: the file format of 1.0 is another one
+MAX_READERS: Final = 1024  # transactions at once, over all processes
+FULL: Final = frozenset((errno.ENOSPC, errno.EFBIG, errno.EDQUOT))
+DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.IncompatibleError, lmdb.BadValsizeError)
+PATIENCE: Final = 1.0  # seconds that a reader waits for a writer, where it must take over a map that another process has grown
+ROOM: Final = 1 << 20  # bytes; a disk that has less is full
+
+_opened: dict[tuple[int, int, int], Environment] = {}  # by process, device and inode of the data file
+_opening = threading.Lock()
+
+
+@final
+class Environment:
+    """An open environment: transactions, growth, copies, and the errors of LMDB in the words of a store."""
+
+    def __init__(self, path: str, identity: tuple[int, int, int], map_size: int) -> None:
+        self.path = path
+        self.broken: StoreError | None = None  # why nothing more is written
+        self.commits = 0
+        self._identity = identity
+        self._users = 0
+        self._writing = threading.Lock()
+        self._copying = threading.Lock()
+        self._reading = threading.Lock()
+        check_file(os.path.join(path, "data.mdb"))
+        self._lmdb = _open(path, map_size)
+
+    def __repr__(self) -> str:
+        return f"<Environment {self.path}: {self._users} users, {self.commits} commits{', broken' if self.broken else ''}>"
+
+    def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of the keys as of the latest commit."""
+        return self.view(lambda transaction: [transaction.get(key) for key in keys])
+
+    def view(self, look: Callable[[Transaction], T]) -> T:
+        """What `look` finds in a read transaction, which sees the latest commit and ends with this call."""
+        try:
+            with self._reading, self._lmdb.begin() as transaction:
+                return look(transaction)
+        except lmdb.MapResizedError:
+            self._adopt_map()
+            return self.view(look)
+        except lmdb.Error as error:
+            raise self.read_error(error) from error
+
+    def write(self, change: Callable[[Transaction], T], staged: Callable[[], None]) -> T:
+        """Apply a change in one durable transaction, growing the map as needed; `staged` is called when only the commit is left.
+
+        For the writer thread alone. Raises `StoreFull` (nothing was written), or what ends all writing: `CommitUncertain`, `StoreCorrupt`.
+        What `change` itself raises leaves no trace.
+        """
+        with self._writing:
+            if self.broken is not None:
+                raise StoreClosed(self.path, f"it writes nothing more since {self.broken.what}")
+            while True:
+                try:
+                    return self._write_once(change, staged)
+                except lmdb.MapFullError:
+                    self._replace_map(self._lmdb.info()["map_size"] * 2)
+                except lmdb.MapResizedError:
+                    self._replace_map(0)
+                except lmdb.Error as error:
+                    raise self._write_error(error) from error
+
+    def copy(self, directory: str) -> None:
+        """Write a compact copy, as of one moment, into an empty directory; readers and commits go on, growth waits."""
+        try:
+            with self._copying:
+                self._lmdb.copy(directory, compact=True)
+        except lmdb.Error as error:
+            raise StoreFull(directory) if _is_full(error) or not has_room(directory, ROOM) else self.read_error(error) from error
+
+    def check_readers(self) -> int:
+        """Free the slots of readers that died, whose pages are otherwise kept for ever; returns how many there were."""
+        return self._lmdb.reader_check()
+
+    def statistics(self) -> tuple[int, int, int]:
+        """Entries, bytes of the map, and readers' slots in use over all processes."""
+        info = self._lmdb.info()
+        return self._lmdb.stat()["entries"], info["map_size"], info["num_readers"]
+
+    def let_go(self) -> None:
+        """End one use; the last user closes the files, and so does any if nothing can be written any more."""
+        with _opening:
+            self._users -= 1
+            if _opened.get(self._identity) is not self or (self._users and self.broken is None):
+                return
+            del _opened[self._identity]
+        with self._writing, self._copying, self._reading:
+            self._lmdb.close()
+
+    def read_error(self, error: lmdb.Error) -> StoreError:
+        """What a failed look or opening means."""
+        what = f"LMDB cannot read it ({error})"
+        if isinstance(error, DAMAGED):
+            return StoreCorrupt(self.path, what)
+        if isinstance(error, lmdb.ReadersFullError):
+            return StoreError(self.path, f"more than {MAX_READERS} reads at once", "Close some of the processes that read it.")
+        if "closed" in str(error):
+            return StoreClosed(self.path)
+        return StoreError(self.path, what, "Check its disk and its permissions.")
+
+    def _write_once(self, change: Callable[[Transaction], T], staged: Callable[[], None]) -> T:
+        transaction = self._lmdb.begin(write=True)
+        try:
+            result = change(transaction)
+            staged()
+            transaction.commit()
+        except BaseException:
+            transaction.abort()
+            raise
+        self.commits += 1
+        return result
+
+    def _write_error(self, error: lmdb.Error) -> StoreError:
+        if _is_full(error) or (_code(error) == errno.EIO and self._is_full()):
+            return StoreFull(self.path)
+        if isinstance(error, (*DAMAGED, lmdb.ReadersFullError)):
+            self.broken = self.read_error(error)
+        else:
+            # The kernel may have dropped the pages of a failed sync, and the next sync succeeds as if nothing were: never try again.
+            self.broken = CommitUncertain(self.path, str(error), recoverable=_code(error) != errno.EIO)
+        return self.broken
+
+    def _is_full(self) -> bool:
+        """Whether no room is left: a write that the disk takes only in part is an input/output error to LMDB."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        size = os.stat(os.path.join(self.path, "data.mdb")).st_size
+        return (limit != resource.RLIM_INFINITY and size + ROOM > limit) or not has_room(self.path, ROOM)
+
+    def _replace_map(self, size: int) -> None:
+        with self._copying, self._reading:
+            self._lmdb.set_mapsize(size)
+
+    def _adopt_map(self) -> None:
+        """Take over the size that another process has given the map, when no write transaction is open here."""
+        if not self._writing.acquire(timeout=PATIENCE):
+            raise StoreError(self.path, "a reader waits for a writer that does not go on", "Look for a stopped process that uses it.")
+        try:
+            self._replace_map(0)
+        finally:
+            self._writing.release()
+
+
+def acquire(path: str, map_size: int) -> Environment:
+    """The environment in a directory, shared within this process; end with `let_go`. `map_size`: bytes at first, it grows.
+
+    Raises `StoreCorrupt` or `StoreVersionError` for what is damaged or not ours, before LMDB maps it.
+    """
+    with _opening:
+        _close_inherited()
+        try:
+            status = os.stat(os.path.join(path, "data.mdb"))
+        except FileNotFoundError:
+            raise StoreCorrupt(path, "data.mdb is missing") from None
+        identity = (os.getpid(), status.st_dev, status.st_ino)
+        environment = _opened.get(identity)
+        if environment is None:
+            environment = _opened[identity] = Environment(path, identity, map_size)
+        environment._users += 1
+        return environment
+
+
+def _close_inherited() -> None:
+    """In a forked child: let go of what the parent had open, which the child may not use, and which LMDB would not open beside it."""
+    for identity in [identity for identity in _opened if identity[0] != os.getpid()]:
+        _opened.pop(identity)._lmdb.close()
+
+
+def _open(path: str, map_size: int) -> lmdb.Environment:
+    # Never writemap (a full disk would be SIGBUS), nosync or metasync off (a power failure would lose what was acknowledged).
+    try:
+        opened = lmdb.open(path, map_size, create=False, mode=0o600, max_readers=MAX_READERS, max_spare_txns=4, lib_version=ENGINE)
+    except lmdb.DiskError as error:
+        raise StoreFull(path) from error
+    except (lmdb.Error, OSError) as error:
+        raise StoreCorrupt(path, f"LMDB cannot open it ({error})") from error
+    try:
+        opened.reader_check()
+        with opened.begin() as transaction:  # keeps the pages of this moment from being used again during the look
+            check_tree(os.path.join(path, "data.mdb"), transaction.id())
+    except BaseException as error:
+        opened.close()
+        if isinstance(error, lmdb.Error):
+            raise StoreCorrupt(path, f"LMDB cannot read it ({error})") from error
+        raise
+    return opened
+
+
+def _is_full(error: lmdb.Error) -> bool:
+    return isinstance(error, lmdb.DiskError) or _code(error) in FULL
+
+
+def _code(error: lmdb.Error) -> int:
+    return getattr(error, "code", 0)

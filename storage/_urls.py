@@ -1,0 +1,47 @@
+"""Stores by URL: `lmdb:PATH`, `memory:`, and what other packages add by an entry point of the group `perdure.stores`.
+
+What a scheme needs is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from ._memory import MemoryStore
+from ._protocol import Store
+
+GROUP: Final = "perdure.stores"
+
+
+def open_store(url: str, *, create: bool = True) -> Store:
+    """Open the store that a URL names; `create=False` refuses an LMDB path where there is none yet, as a client should.
+
+    An entry point of another package, in the group `perdure.stores`, is named for its scheme and is called with what follows the colon.
+    Raises ValueError for an unknown scheme, and the `StoreError` of a store that cannot be opened.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon:
+        raise ValueError(f"{url!r} is not the URL of a store: write lmdb:{url}, or memory:")
+    if scheme == "lmdb":
+        return _open_lmdb(rest, create)
+    if scheme == "memory":
+        return MemoryStore()
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if scheme not in others:
+        raise ValueError(f"no store has the scheme {scheme!r}; there are {', '.join(sorted({'lmdb', 'memory', *others}))}")
+    return _open_other(others[scheme], rest)
+
+
+def _open_lmdb(path: str, create: bool) -> Store:
+    if not path:
+        raise ValueError("a path is missing: write lmdb:PATH")
+    from ._lmdb import LmdbStore  # only who uses LMDB loads it
+
+    return LmdbStore(path, create=create)
+
+
+def _open_other(entry: EntryPoint, rest: str) -> Store:
+    opened: Callable[[str], Store] = entry.load()
+    return opened(rest)
