@@ -14,8 +14,8 @@ from ._envelope import Kind
 from ._epoch import Epoch
 from ._errors import IdempotencyMismatch, MailboxFull
 from ._failure import Failure
-from ._persistence import key_digest, put_dead_letter, put_key_row
-from ._records import DeadLetter, KeyRow, Raised
+from ._persistence import key_digest, put_key_row
+from ._records import KeyRow, Raised, Value
 from ._settlement import Settlement
 
 
@@ -38,6 +38,8 @@ class Acceptance:
             self._settlement.touch(activation)
         if refusal is not None:
             self._refuse(activation, delivery, refusal)
+        elif delivery.envelope.is_control:
+            self._control(activation, delivery)
         elif known is not None:
             self._repeat(activation, delivery, known)
         else:
@@ -51,11 +53,20 @@ class Acceptance:
             if (known.name, known.arguments) != (envelope.name, envelope.key[1]):
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
             return None
-        if activation.failure is not None and envelope.ask:
+        if envelope.kind is Kind.RETRY and not activation.damaged:
+            return activation.mismatch()
+        if activation.failure is not None and envelope.ask and envelope.kind is not Kind.DELETE:
             return activation.refusal()
         if envelope.kind is Kind.EVENT and len(activation.mailbox) >= definition.mailbox_limit:
             return MailboxFull(activation.actor, definition.mailbox_limit)
         return None
+
+    def _control(self, activation: Activation, delivery: Delivery) -> None:
+        if delivery.envelope.kind is Kind.DELETE:
+            self._settlement.delete(activation)
+        else:
+            self._settlement.release(activation)
+        self._settlement.answer(activation, delivery, Value(b""))
 
     def _append(self, activation: Activation, delivery: Delivery) -> None:
         envelope = delivery.envelope
@@ -91,12 +102,4 @@ class Acceptance:
         elif envelope.ask:
             self._settlement.answer(activation, delivery, Raised(Failure.of(refusal)))
         else:
-            self.bury(activation, delivery, refusal)
-
-    def bury(self, activation: Activation, delivery: Delivery, cause: PerdureError) -> None:
-        """Put a message that has no sender to be told into the dead letters."""
-        now = self._epoch.clock.now()
-        letter = DeadLetter(delivery.envelope, Failure.of(cause), 0, 0, now)
-        put_dead_letter(self._epoch.commit.batch, activation.actor, 0, letter)
-        self._settlement.touch(activation)
-        self._settlement.report(activation.actor, letter)
+            self._settlement.bury(activation.actor, envelope, refusal)

@@ -16,7 +16,7 @@ from ._breadcrumb import Phase
 from ._define import Definition
 from ._envelope import Envelope
 from ._epoch import Epoch
-from ._errors import ActorQuarantined
+from ._errors import ActorQuarantined, VersionMismatch
 from ._failure import Failure
 from ._ids import ActorId, Incarnation
 from ._mailbox import Item, Mailbox
@@ -64,6 +64,7 @@ class Activation:
         "arrivals",
         "asked",
         "changed",
+        "damaged",
         "definition",
         "dirty",
         "failure",
@@ -83,6 +84,7 @@ class Activation:
         self.snapshot: Snapshot | None = None  # None: the actor does not exist before its first turn
         self.mailbox: Mailbox | None = None
         self.failure: Failure | None = None  # why it is quarantined
+        self.damaged = False  # and its records cannot be read: no use in trying again
         self.arrivals: deque[Delivery] | None = None
         self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
         self.gate = DURABLE
@@ -113,6 +115,11 @@ class Activation:
     def refusal(self) -> ActorQuarantined | None:
         """Why it answers nobody, if it is quarantined."""
         return None if self.failure is None else quarantined(self.actor, self.failure)
+
+    def mismatch(self) -> VersionMismatch | None:
+        """What is wrong if its state was written by another version of its type."""
+        stored, hosted = self.snapshot, self.definition.version
+        return None if stored is None or stored.version == hosted else VersionMismatch(self.actor, stored.version, hosted)
 
     def install(self, snapshot: Snapshot | None, failure: Failure | None) -> None:
         """Set what was read from the store."""

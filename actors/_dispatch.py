@@ -111,12 +111,8 @@ class Dispatcher:
         return activation
 
     def _loaded(self, activation: Activation) -> None:
-        if activation.wanted:
-            return
-        self._enqueue(activation)
-        if not activation.queued:
-            self._rest(activation)
-        self._schedule()
+        if not activation.wanted:
+            self._enqueue(activation)
 
     def _enqueue(self, activation: Activation) -> None:
         if not activation.queued:
@@ -131,9 +127,11 @@ class Dispatcher:
 
     def _take_slice(self) -> None:
         self._scheduled = False
+        if self._stopped:
+            return
         commit, ready = self._epoch.commit, self._ready
         end = time.perf_counter() + SLICE
-        while ready and not self._stopped:
+        while ready:
             if commit.saturated:
                 commit.when_space(self._schedule)
                 return

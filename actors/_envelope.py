@@ -21,6 +21,7 @@ class Kind(IntEnum):
     SIGNAL = 2  # the call of an @on_signal handler
     DECLARED = 3  # a declared signal, for whoever waits for it
     DELETE = 4  # forget the actor
+    RETRY = 5  # let a quarantined actor go on
 
 
 @final
@@ -50,6 +51,11 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     reply_to: tuple[bytes, int] | None = None
     headers: dict[str, str] | None = None
     sent_at: float = 0.0
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is about the actor and not for its code: it waits in no lane, and reaches a quarantined actor too."""
+        return self.kind is Kind.DELETE or self.kind is Kind.RETRY
 
     @property
     def is_event(self) -> bool:

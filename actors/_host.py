@@ -18,7 +18,7 @@ from ._activation import Delivery
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs
 from ._clock import Clock, Entropy, SystemClock, SystemEntropy
 from ._dispatch import Dispatcher
-from ._envelope import Envelope, Kind
+from ._envelope import Envelope
 from ._epoch import Epoch
 from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import ActorId, MessageId
@@ -127,7 +127,7 @@ class Host:
             name=request.name,
             payload=request.payload,
             form=request.form,
-            ask=ask or request.kind is Kind.DELETE,
+            ask=ask,
             key=request.key,
             sent_at=self.epoch.clock.now(),
         )
@@ -153,7 +153,8 @@ class Host:
                 with anyio.move_on_after(DRAIN_WITHIN):
                     await self.dispatcher.settled()
                 self.dispatcher.stop()
-                await self.epoch.commit.settled()
+                with anyio.move_on_after(DRAIN_WITHIN):  # a full disk may keep it for ever, and nobody was told that it is safe
+                    await self.epoch.commit.settled()
                 tasks.cancel_scope.cancel()
         except BaseException as ended:
             error = ended

@@ -15,7 +15,7 @@ from ._dispatch import Dispatcher
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._records import ARRIVAL_ROW, DamagedRecord
-from ._recovery import bury, damaged_envelope, deliver_or_bury
+from ._recovery import damaged_envelope, deliver_or_bury
 
 
 @final
@@ -45,7 +45,7 @@ class Intake:
             try:
                 row = ARRIVAL_ROW.unpack(offer.payload)
             except DamagedRecord as damage:
-                bury(self._epoch, ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage)
+                self._dispatcher.settlement.bury(ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage)
             else:
                 deliver_or_bury(self._epoch, self._dispatcher, ActorId(row.type, row.key), Delivery(row.envelope))
         if offers:

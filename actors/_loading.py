@@ -13,9 +13,8 @@ from typing import Final, final
 
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
-from ._activation import Activation
+from ._activation import DURABLE, Activation
 from ._epoch import Epoch
-from ._errors import VersionMismatch
 from ._ids import ActorId
 from ._mailbox import Mailbox
 from ._persistence import key_digest, read_actors, read_key_rows, read_lane
@@ -85,10 +84,13 @@ class Loader:
     async def _load_records(self, activations: list[Activation]) -> None:
         if not activations:
             return
-        found = await read_actors(self._epoch.commit.overlay, [activation.actor for activation in activations])
+        overlay, newest = self._epoch.commit.overlay, self._epoch.commit.newest
+        found = await read_actors(overlay, [activation.actor for activation in activations])
         for activation, stored in zip(activations, found, strict=True):
+            activation.gate = newest or DURABLE  # what is read of the overlay may be of a batch that is not durable yet
             if isinstance(stored, DamagedRecord):
                 activation.install(None, None)
+                activation.damaged = True
                 self._quarantine(activation, StoreCorrupt("the store", f"the snapshot of {activation.actor} is damaged: {stored}"))
                 continue
             activation.install(stored.snapshot, stored.quarantine.failure if stored.quarantine else None)
@@ -99,9 +101,9 @@ class Loader:
 
     def _check_version(self, activation: Activation) -> None:
         """State is never handed to code of another version than wrote it."""
-        hosted = activation.definition.version
-        if activation.snapshot is not None and activation.failure is None and activation.snapshot.version != hosted:
-            self._quarantine(activation, VersionMismatch(activation.actor, activation.snapshot.version, hosted))
+        mismatch = activation.mismatch()
+        if mismatch is not None and activation.failure is None:
+            self._quarantine(activation, mismatch)
 
     async def _fill(self, activation: Activation, mailbox: Mailbox | None) -> None:
         assert mailbox is not None
@@ -111,6 +113,7 @@ class Loader:
                     queue.refill(*await read_lane(self._epoch.commit.overlay, activation.actor, lane, queue.cursor))
                     mailbox.next_seq = max(mailbox.next_seq, queue.stored + 1)
         except DamagedRecord as damage:
+            activation.damaged = True
             self._quarantine(activation, StoreCorrupt("the store", f"a message of {activation.actor} is damaged: {damage}"))
 
     async def _read_keys(self, activations: list[Activation]) -> KnownKeys:

@@ -38,13 +38,10 @@ class Performer:
     def perform(self, activation: Activation, item: Item) -> None:
         """Handle the message: for good, or until its next attempt."""
         turn = self._new_turn(activation, item)
-        match item.envelope.kind:
-            case Kind.DELETE:
-                self._settlement.delete(activation, item)
-            case Kind.DECLARED:
-                self._keep_signal(activation, item, turn)
-            case Kind.EVENT | Kind.SIGNAL:
-                self._handle(activation, item, turn)
+        if item.envelope.kind is Kind.DECLARED:
+            self._keep_signal(activation, item, turn)
+        else:
+            self._handle(activation, item, turn)
 
     def _new_turn(self, activation: Activation, item: Item) -> Turn:
         snapshot, envelope = activation.snapshot, item.envelope

@@ -115,12 +115,12 @@ def put_lane(batch: Batch, suffix: bytes, lane: Lane, queue: LaneQueue) -> None:
         batch.delete(prefix + keys.pack((seq,)))
 
 
-def delete_actor(batch: Batch, actor: ActorId, status: Status) -> None:
+def delete_actor(batch: Batch, actor: ActorId) -> None:
     """Stage the removal of everything an actor has; its dead letters too."""
     suffix = suffix_of(actor)
     for table in (Table.ACTOR, Table.MAILBOX, Table.SIGNALS, Table.KEY, Table.DEAD_LETTER, Table.QUARANTINE):
         batch.delete_range(below_actor(table, actor))
-    if status is not Status.IDLE:
+    for status in Status:
         batch.delete(_status_key(status, suffix))
 
 
@@ -139,6 +139,12 @@ def put_quarantine(batch: Batch, suffix: bytes, row: QuarantineRow) -> None:
     """Stage that an actor stands still; also where its snapshot cannot be read."""
     batch.put(PREFIX[Table.QUARANTINE] + suffix, QUARANTINE_ROW.pack(row))
     batch.put(_status_key(Status.QUARANTINED, suffix), b"")
+
+
+def delete_quarantine(batch: Batch, suffix: bytes) -> None:
+    """Stage that an actor goes on."""
+    batch.delete(PREFIX[Table.QUARANTINE] + suffix)
+    batch.delete(_status_key(Status.QUARANTINED, suffix))
 
 
 def _status_key(status: Status, suffix: bytes) -> bytes:

@@ -16,18 +16,16 @@ from ._dispatch import Dispatcher
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import UnknownActorType
-from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._persistence import (
     Reads,
     put_charge,
-    put_dead_letter,
     put_registry_entry,
     read_charges,
     scan_arrivals,
     scan_work,
 )
-from ._records import Charge, DeadLetter
+from ._records import Charge
 
 FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
 
@@ -69,16 +67,7 @@ def deliver_or_bury(epoch: Epoch, dispatcher: Dispatcher, actor: ActorId, delive
     except UnknownActorType as unknown:
         if delivery.row is not None:
             epoch.commit.batch.delete(delivery.row)
-        bury(epoch, actor, delivery.envelope, unknown)
-
-
-def bury(epoch: Epoch, actor: ActorId, envelope: Envelope, cause: Exception) -> None:
-    """Put a message for nobody into the dead letters."""
-    letter = DeadLetter(envelope, Failure.of(cause), 0, 0, epoch.clock.now())
-    put_dead_letter(epoch.commit.batch, actor, epoch.arrivals, letter)
-    epoch.arrivals += 1
-    epoch.commit.stage(len(envelope.payload))
-    logger.error("%s: %s is in the dead letters: %s", actor, envelope.name, cause)
+        dispatcher.settlement.bury(actor, delivery.envelope, unknown)
 
 
 def damaged_envelope(raw: bytes) -> Envelope:

@@ -210,8 +210,18 @@ class ActorRef(Generic[A_co]):
 
         Asks that wait for an answer of it raise ActorCompleted.
         """
-        _refuse_in_turn(f"the deletion of {self.id}")
-        outcome = await self._bound().ask(Request(self.id, Kind.DELETE, "", b""))
+        await self._control(Kind.DELETE, "delete")
+
+    async def retry(self) -> None:
+        """Let a quarantined actor go on with the message that it stood still at, once the cause is mended; no other actor notices.
+
+        Raises ActorQuarantined if the cause is still there: VersionMismatch, or records that are damaged.
+        """
+        await self._control(Kind.RETRY, "retry")
+
+    async def _control(self, kind: Kind, verb: str) -> None:
+        _refuse_in_turn(f"{verb} of {self.id}")
+        outcome = await self._bound().ask(Request(self.id, kind, verb, b""))
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
 

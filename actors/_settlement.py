@@ -12,16 +12,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import final
 
-from ..storage import Gate, fresh
+from ..storage import Gate, PerdureError, fresh
 from ._activation import Activation, Delivery, quarantined
 from ._effects import Send
-from ._envelope import Kind
+from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import ActorCompleted, HandlerInterrupted
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._mailbox import Item
-from ._persistence import charge_key, delete_actor, key_digest, put_dead_letter, put_key_row, put_quarantine, put_reply, put_signal
+from ._persistence import (
+    charge_key,
+    delete_actor,
+    delete_quarantine,
+    key_digest,
+    put_dead_letter,
+    put_key_row,
+    put_quarantine,
+    put_reply,
+    put_signal,
+)
 from ._records import BackOff, DeadLetter, KeyRow, Outcome, QuarantineRow, Raised, ReplyRow, Value
 from ._turn import Taken, Turn
 
@@ -93,24 +103,25 @@ class Settlement:
         self._conclude(activation, item, Raised(failure))
         if not item.envelope.ask:
             letter = DeadLetter(item.envelope, failure, attempts, self.interrupted(item), turn.time)
-            put_dead_letter(self._epoch.commit.batch, activation.actor, item.seq, letter)
-            self.report(activation.actor, letter)
+            self._put_dead_letter(activation.actor, item.seq, letter)
         self.discharge(item.envelope.id)
 
-    def delete(self, activation: Activation, item: Item) -> None:
+    def delete(self, activation: Activation) -> None:
         """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
-        delete_actor(self._epoch.commit.batch, activation.actor, activation.status)
+        delete_actor(self._epoch.commit.batch, activation.actor)
         asked, activation.asked = activation.asked or {}, None
         activation.install(None, None)
         activation.forget_instance()
+        activation.damaged = False
         self.touch(activation)
-        for delivery in asked.pop(item.seq, ()):
-            self.answer(activation, delivery, Value(b""))
-        gone = Raised(Failure.of(ActorCompleted(activation.actor)))
-        for delivery in (delivery for deliveries in asked.values() for delivery in deliveries):
-            self.answer(activation, delivery, gone)
-        if item.envelope.reply_to is not None:
-            self._reply(activation, item.envelope.reply_to, Value(b""))
+        self._answer_all(activation, asked, ActorCompleted(activation.actor))
+
+    def release(self, activation: Activation) -> None:
+        """Let a quarantined actor go on, with the message that it stood still at."""
+        delete_quarantine(self._epoch.commit.batch, activation.suffix)
+        activation.failure = None
+        activation.forget_instance()
+        self.touch(activation)
 
     def quarantine(self, activation: Activation, error: BaseException) -> None:
         """The actor's records cannot be used: it stands still, with its messages kept, and asks are refused."""
@@ -120,9 +131,7 @@ class Settlement:
         put_quarantine(self._epoch.commit.batch, activation.suffix, QuarantineRow(failure, self._epoch.clock.now()))
         self.touch(activation)
         asked, activation.asked = activation.asked or {}, None
-        refusal = Raised(Failure.of(quarantined(activation.actor, failure)))
-        for delivery in (delivery for deliveries in asked.values() for delivery in deliveries):
-            self.answer(activation, delivery, refusal)
+        self._answer_all(activation, asked, quarantined(activation.actor, failure))
 
     def interrupted(self, item: Item) -> int:
         """How often a host has died while it handled the message."""
@@ -139,13 +148,23 @@ class Settlement:
             self._epoch.commit.batch.delete(delivery.row)
             self.touch(activation)
 
-    def report(self, actor: ActorId, letter: DeadLetter) -> None:
-        """Log a dead letter, and tell it to the host's hook once it is durable."""
+    def bury(self, actor: ActorId, envelope: Envelope, cause: Exception) -> None:
+        """Put a message that got into no mailbox, and has no sender to be told, into the dead letters."""
+        self._epoch.arrivals += 1  # stands for its seq, so that no two letters of one moment share a key
+        self._put_dead_letter(actor, self._epoch.arrivals, DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
+
+    def _put_dead_letter(self, actor: ActorId, seq: int, letter: DeadLetter) -> None:
+        put_dead_letter(self._epoch.commit.batch, actor, seq, letter)
+        gate = self._epoch.commit.stage(len(letter.envelope.payload))
         failure = letter.failure
         logger.error("%s: %s is in the dead letters: %s: %s", actor, letter.envelope.name, failure.type_name, failure.text)
-        hook = self._epoch.on_dead_letter
-        if hook is not None:
-            self._epoch.commit.stage().when_open(partial(_call_hook, hook, actor, letter))
+        if self._epoch.on_dead_letter is not None:
+            gate.when_open(partial(_call_hook, self._epoch.on_dead_letter, actor, letter))
+
+    def _answer_all(self, activation: Activation, asked: dict[int, list[Delivery]], error: PerdureError) -> None:
+        outcome = Raised(Failure.of(error))
+        for delivery in (delivery for deliveries in asked.values() for delivery in deliveries):
+            self.answer(activation, delivery, outcome)
 
     def _conclude(self, activation: Activation, item: Item, outcome: Outcome) -> None:
         envelope = item.envelope

@@ -198,12 +198,16 @@ class GroupCommit:
             self._space.append(room)
             await room
 
+    @property
+    def newest(self) -> Gate | None:
+        """The gate behind which everything staged up to now is durable; None if it is already."""
+        return self.gate if self._turns else self._gate_under_way
+
     async def settled(self) -> None:
         """Return once everything staged up to now is durable; raises what its batch failed with."""
-        if self._turns:
-            await self.gate.wait()
-        elif self._gate_under_way is not None:
-            await self._gate_under_way.wait()
+        newest = self.newest
+        if newest is not None:
+            await newest.wait()
 
     async def run(self) -> None:
         """Commit batch after batch, until cancelled. Raises what ends this epoch, a store's error as a rule, after telling every gate."""

@@ -6,7 +6,6 @@ What a scheme needs is imported when it is first used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from ._memory import MemoryStore
@@ -28,10 +27,7 @@ def open_store(url: str, *, create: bool = True) -> Store:
         return _open_lmdb(rest, create)
     if scheme == "memory":
         return MemoryStore()
-    others = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if scheme not in others:
-        raise ValueError(f"no store has the scheme {scheme!r}; there are {', '.join(sorted({'lmdb', 'memory', *others}))}")
-    return _open_other(others[scheme], rest)
+    return _open_other(scheme, rest)
 
 
 def _open_lmdb(path: str, create: bool) -> Store:
@@ -42,6 +38,11 @@ def _open_lmdb(path: str, create: bool) -> Store:
     return LmdbStore(path, create=create)
 
 
-def _open_other(entry: EntryPoint, rest: str) -> Store:
-    opened: Callable[[str], Store] = entry.load()
+def _open_other(scheme: str, rest: str) -> Store:
+    import importlib.metadata  # 10 ms
+
+    others = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    if scheme not in others:
+        raise ValueError(f"no store has the scheme {scheme!r}; there are {', '.join(sorted({'lmdb', 'memory', *others}))}")
+    opened: Callable[[str], Store] = others[scheme].load()
     return opened(rest)

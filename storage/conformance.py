@@ -258,7 +258,7 @@ class StoreConformance:
         """As a URL."""
         scheme, colon, _ = str(store).partition(":")
 
-        assert scheme.isidentifier() and colon
+        assert (scheme.isidentifier(), colon) == (True, ":")
 
 
 def batch_of(**rows: bytes) -> Batch:

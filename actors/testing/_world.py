@@ -69,7 +69,7 @@ class World:
         self._disk = MemoryDisk()
         self._settings = Settings(
             registry=Registry.of_classes(actors),
-            resources=dict(resources or {}),
+            resources=resources if resources is not None else {},
             clock=self.clock,
             entropy=SeededEntropy(seed),
             max_active=max_active,

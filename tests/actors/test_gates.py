@@ -22,6 +22,15 @@ async def first_in_list(world: World, counter: ActorRef[Counter]) -> object:
     return await anext(world.actors(Counter))
 
 
+async def repetition(world: World, counter: ActorRef[Counter]) -> object:
+    first = asyncio.ensure_future(counter.options(idempotency_key="new").ask(Counter.add, 0))
+    await passes_by()
+    try:
+        return await counter.options(idempotency_key="new").ask(Counter.add, 0)
+    finally:
+        await first
+
+
 EFFECTS: dict[str, Effect] = {
     "a reply": lambda world, counter: counter.ask(Counter.add, 1),
     "an error": lambda world, counter: counter.ask(Counter.fail_after_adding, 1),
@@ -32,6 +41,7 @@ EFFECTS: dict[str, Effect] = {
     "an info": lambda world, counter: counter.info(),
     "a list": first_in_list,
     "a deletion": lambda world, counter: counter.delete(),
+    "a reply recorded just now": repetition,
     "a recorded reply": lambda world, counter: counter.options(idempotency_key="k").ask(Counter.add, 7),
 }
 

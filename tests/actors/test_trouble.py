@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from perdure.actors import (
     ActorNotFound,
+    ActorQuarantined,
     AskTimeout,
     MailboxFull,
     Retry,
+    Transient,
     TurnDidNotEnd,
     VersionMismatch,
     current_actor,
     durable_actor,
+    on_activate,
     on_event,
     on_signal,
     query,
@@ -72,6 +75,23 @@ class Fragile:
 
     @query
     def all_done(self) -> list[str]:
+        return self.done
+
+
+@durable_actor
+class Needy:
+    """Cannot come into memory without its tool."""
+
+    done: int = 0
+    tool: Transient[str]
+
+    @on_activate
+    def take_tool(self) -> None:
+        self.tool = current_actor().resources["tool"]
+
+    @on_event
+    def work(self) -> int:
+        self.done += 1
         return self.done
 
 
@@ -225,6 +245,32 @@ async def refuses_what_another_version_wrote(new: World) -> None:
     assert (info.status, info.events) == ("quarantined", 1)
     assert [each.id.key async for each in new.actors(status="quarantined")] == ["a"]
     assert await new.ref(Second, "b").ask(Second.add) == 1
+
+
+async def test_a_quarantined_actor_goes_on_once_the_cause_is_mended(make_world: MakeWorld) -> None:
+    world = await make_world(Needy, resources=(resources := {}))
+    needy = world.ref(Needy, "a")
+
+    await needy.send_event(Needy.work)
+    await world.settled()
+    with pytest.raises(ActorQuarantined, match="KeyError: 'tool'"):
+        await needy.ask(Needy.work)
+    resources["tool"] = "hammer"
+    await needy.retry()
+
+    assert await needy.ask(Needy.work) == 2
+
+
+async def test_a_quarantined_actor_can_be_deleted(make_world: MakeWorld) -> None:
+    world = await make_world(Needy, resources=(resources := {}))
+    needy = world.ref(Needy, "a")
+    await needy.send_event(Needy.work)
+    await world.settled()
+
+    await needy.delete()
+    resources["tool"] = "hammer"
+
+    assert await needy.ask(Needy.work) == 1
 
 
 async def test_deleting_an_actor_forgets_all_of_it(make_world: MakeWorld) -> None:
