@@ -50,7 +50,7 @@ class Scribe:
 
     @on_event
     async def spin(self) -> None:
-        while True:
+        while True:  # noqa: ASYNC110  a loop without an end is what this is about
             await asyncio.sleep(0)
 
     @on_event
