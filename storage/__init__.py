@@ -4,7 +4,8 @@ A `Store` is an ordered map of bytes with atomic, durable, fenced batches. `open
 changes durable together; `perdure.storage.conformance` holds any implementation to the protocol.
 """
 
-from ._backup import backup, restore
+import typing
+
 from ._commit import CommitStatistics, Gate, GroupCommit, Limits, fresh, marker_key, settle
 from ._errors import (
     CommitUncertain,
@@ -22,6 +23,9 @@ from ._overlay import Overlay
 from ._protocol import MAX_KEY_BYTES, Batch, Entry, Fence, Offer, Range, Store, check_keys
 from ._urls import open_store
 from .keys import Element, below, pack, unpack
+
+if typing.TYPE_CHECKING:
+    from ._backup import backup, restore
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -60,3 +64,11 @@ __all__ = [
     "settle",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in {"backup", "restore"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _backup  # what copies files is loaded by who does: 12 ms
+
+    return getattr(_backup, name)
