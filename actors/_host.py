@@ -14,6 +14,7 @@ from typing import Any, Final, final
 import anyio
 
 from ..storage import Batch, Fence, GroupCommit, Limits, Store, StoreError
+from ..tracing import outgoing_headers
 from ._activation import Delivery
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs
 from ._clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -129,6 +130,7 @@ class Host:
             form=request.form,
             ask=ask,
             key=request.key,
+            headers=outgoing_headers(),
             sent_at=self.epoch.clock.now(),
         )
 
