@@ -49,6 +49,7 @@ class Environment:
         self._reading = threading.Lock()
         check_file(os.path.join(path, "data.mdb"))
         self._lmdb = _open(path, map_size)
+        self._lock_file = _identity_of(os.path.join(path, "lock.mdb"))
 
     def __repr__(self) -> str:
         return f"<Environment {self.path}: {self._users} users, {self.commits} commits{', broken' if self.broken else ''}>"
@@ -94,6 +95,11 @@ class Environment:
                 self._lmdb.copy(directory, compact=True)
         except lmdb.Error as error:
             raise StoreFull(directory) if _is_full(error) or not has_room(directory, ROOM) else self.read_error(error) from error
+
+    def check_lock(self) -> None:
+        """Raise StoreError if somebody took lock.mdb away: who opens now has another, and neither sees the other's commits."""
+        if _identity_of(os.path.join(self.path, "lock.mdb")) != self._lock_file:
+            raise StoreError(self.path, "its lock.mdb was removed while it is in use", "Start each process that uses the store afresh.")
 
     def check_readers(self) -> int:
         """Free the slots of readers that died, whose pages are otherwise kept for ever; returns how many there were."""
@@ -210,6 +216,14 @@ def _open(path: str, map_size: int) -> lmdb.Environment:
             raise StoreCorrupt(path, f"LMDB cannot read it ({error})") from error
         raise
     return opened
+
+
+def _identity_of(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _is_full(error: lmdb.Error) -> bool:

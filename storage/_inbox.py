@@ -97,6 +97,7 @@ class Inbox:
         with self._taking:
             group += self._pending
             self._pending.clear()
+        self._environment.check_lock()
         numbers = self._environment.write(lambda transaction: _put(transaction, group), staged)
         self.offered += len(numbers)
         self._ring()
@@ -110,6 +111,7 @@ class Inbox:
             trimmed.add_done_callback(_note_failure)
 
     def _delete(self, partition: int, position: int, staged: Staged) -> None:
+        self._environment.check_lock()
         while self._environment.write(lambda transaction: _delete_some(transaction, partition, position), staged) == TRIM_AT_ONCE:
             pass
 

@@ -147,7 +147,10 @@ class LmdbStore:
         return await self._inbox.offer(partition, payload)
 
     async def watch(self, fence: Fence) -> AsyncIterator[list[Offer]]:
-        """As `Store.watch`. Raises `StoreCorrupt` where an offer is missing, `Fenced` after `release`, `StoreClosed` after `close`."""
+        """As `Store.watch`. Raises `StoreCorrupt` where an offer is missing, `Fenced` after `release`, `StoreClosed` after `close`.
+
+        Raises StoreError within a minute after somebody removed a lock.mdb: with different ones nobody sees the other's writes.
+        """
         self._check_owned(fence)
         last = self._position(fence.partition)
         self._inbox.trim_later(fence.partition, last)
@@ -155,6 +158,8 @@ class LmdbStore:
         while True:
             bell = self._check_owned(fence)
             bell.listen()
+            self._main.check_lock()
+            self._inbox_environment.check_lock()
             offers = self._inbox.after(fence.partition, last)
             if offers or first:
                 first = False
@@ -235,7 +240,7 @@ class LmdbStore:
         try:
             self._main.write(partial(_end_epochs, partitions=partitions), staged)
         except StoreError as error:
-            log.warning("%s", error)  # the row is a courtesy: the lock is what counts
+            log.info("%s", error)  # the row is a courtesy: the lock is what counts
         finally:
             if last:
                 self._ownership.give_back()

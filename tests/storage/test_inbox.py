@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from perdure.storage import Batch, Fence, Offer, Store, StoreClosed, StoreCorrupt
+from perdure.storage import Batch, Fence, Offer, Store, StoreClosed, StoreCorrupt, StoreError
 from perdure.storage import _doorbell as doorbell_module
 from perdure.storage import _inbox as inbox_module
 from perdure.storage._doorbell import Doorbell
@@ -114,6 +114,19 @@ async def test_a_dead_client_gives_the_write_lock_back(store: LmdbStore, place: 
     holder.dies()
 
     assert await store.offer(0, b"mine") == 1
+
+
+async def test_an_offer_is_refused_when_its_lock_is_not_the_others(store: LmdbStore, place: str, elsewhere: Elsewhere) -> None:
+    os.unlink(f"{place}/inbox/lock.mdb")
+    client = elsewhere(CLIENT, place)
+    client.hears("theirs")
+    assert client.reads() == "1"
+
+    with pytest.raises(StoreError, match=r"lock.mdb was removed while it is in use. Start each process"):
+        await store.offer(0, b"mine")
+
+    with pytest.raises(StoreError, match=r"lock.mdb was removed"):
+        await anext(store.watch(await store.own(0)))
 
 
 @pytest.mark.parametrize(("key", "value"), [(entry_key(0, 2), None), (numbered(COUNTER_KEY, 0), b"\2"), (numbered(COUNTER_KEY, 0), b"")])
