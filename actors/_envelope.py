@@ -61,3 +61,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     def is_event(self) -> bool:
         """Whether it waits in the lane of events; everything else is an interrupt."""
         return self.kind is Kind.EVENT
+
+
+def damaged_envelope(raw: bytes) -> Envelope:
+    """What stands for a message that cannot be read: its bytes as they were."""
+    return Envelope(id=MessageId(b""), kind=Kind.EVENT, name="(damaged)", payload=raw)

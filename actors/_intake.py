@@ -12,10 +12,11 @@ from typing import final
 from ..storage import Offer, Store
 from ._activation import Delivery
 from ._dispatch import Dispatcher
+from ._envelope import damaged_envelope
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._records import ARRIVAL_ROW, DamagedRecord
-from ._recovery import damaged_envelope, deliver_or_bury
+from ._recovery import deliver_or_bury
 
 
 @final

@@ -22,7 +22,7 @@ from ._records import DamagedRecord, KeyRow
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
 
-KnownKeys = dict[tuple[ActorId, bytes], KeyRow | None]
+KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 
 
 @final
@@ -90,8 +90,7 @@ class Loader:
             activation.gate = newest or DURABLE  # what is read of the overlay may be of a batch that is not durable yet
             if isinstance(stored, DamagedRecord):
                 activation.install(None, None)
-                activation.damaged = True
-                self._quarantine(activation, StoreCorrupt("the store", f"the snapshot of {activation.actor} is damaged: {stored}"))
+                self._break(activation, f"the snapshot of {activation.actor} is damaged: {stored}")
                 continue
             activation.install(stored.snapshot, stored.quarantine.failure if stored.quarantine else None)
             self._check_version(activation)
@@ -113,8 +112,12 @@ class Loader:
                     queue.refill(*await read_lane(self._epoch.commit.overlay, activation.actor, lane, queue.cursor))
                     mailbox.next_seq = max(mailbox.next_seq, queue.stored + 1)
         except DamagedRecord as damage:
-            activation.damaged = True
-            self._quarantine(activation, StoreCorrupt("the store", f"a message of {activation.actor} is damaged: {damage}"))
+            self._break(activation, f"a message of {activation.actor} is damaged: {damage}")
+
+    def _break(self, activation: Activation, what: str) -> None:
+        """Quarantine an actor whose records cannot be read, so that nothing is written over them."""
+        activation.damaged = True
+        self._quarantine(activation, StoreCorrupt("the store", what))
 
     async def _read_keys(self, activations: list[Activation]) -> KnownKeys:
         wanted = [(a.actor, key_digest(d.envelope.key[0])) for a in activations for d in a.arrivals or () if d.envelope.key is not None]
@@ -127,14 +130,20 @@ class Loader:
         arrivals = activation.arrivals
         while arrivals:
             key = arrivals[0].envelope.key
-            row = None
-            if key is not None:
-                place = activation.actor, key_digest(key[0])
-                if place not in known:
-                    self.want(activation)
-                    return
-                row = known.pop(place)  # what the next use of it finds is read anew: this one changes it
-                if row is not None and row.outcome is not None and row.expires < self._epoch.clock.now():
-                    row = None
-            self._acceptance.accept(activation, arrivals.popleft(), row)
+            if key is None:
+                self._acceptance.accept(activation, arrivals.popleft(), None)
+                continue
+            place = activation.actor, key_digest(key[0])
+            if place not in known:
+                self.want(activation)
+                return
+            # What the next use of the key finds is read anew, since this one changes it.
+            self._acceptance.accept(activation, arrivals.popleft(), self._valid(activation, known.pop(place)))
         activation.arrivals = None
+
+    def _valid(self, activation: Activation, row: KeyRow | DamagedRecord | None) -> KeyRow | None:
+        if isinstance(row, DamagedRecord):
+            self._break(activation, f"an idempotency key of {activation.actor} is damaged: {row}")
+            return None
+        is_expired = row is not None and row.outcome is not None and row.expires < self._epoch.clock.now()
+        return None if is_expired else row

@@ -13,7 +13,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple, Protocol, cast, final
 
 from ..storage import Batch, Entry, Range, keys
-from ._envelope import Envelope
+from ._envelope import Envelope, damaged_envelope
+from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._mailbox import WINDOW, Item, LaneQueue
 from ._records import (
@@ -270,14 +271,10 @@ async def read_signal_count(reads: Reads, actor: ActorId, limit: int = PAGE) -> 
     return len(await reads.scan(below_actor(Table.SIGNALS, actor), limit=limit))
 
 
-async def read_key_rows(reads: Reads, wanted: Iterable[tuple[ActorId, bytes]]) -> list[KeyRow | None]:
-    """What idempotency keys were used for. Raises DamagedRecord."""
+async def read_key_rows(reads: Reads, wanted: Iterable[tuple[ActorId, bytes]]) -> list[KeyRow | DamagedRecord | None]:
+    """What idempotency keys were used for; DamagedRecord in the place of a row that is damaged."""
     raws = await reads.read([key_row_key(actor, digest) for actor, digest in wanted])
-    return [_key_row(raw) for raw in raws]
-
-
-def _key_row(raw: bytes | None) -> KeyRow | None:
-    return None if raw is None else KEY_ROW.unpack(raw)
+    return [None if raw is None else KEY_ROW.read(raw) for raw in raws]
 
 
 async def read_reply(reads: Reads, client: bytes, number: int) -> ReplyRow | None:
@@ -287,9 +284,10 @@ async def read_reply(reads: Reads, client: bytes, number: int) -> ReplyRow | Non
 
 
 async def read_host(reads: Reads) -> HostRow | None:
-    """Who hosts the store, or hosted it last."""
+    """Who hosts the store, or hosted it last; None if that is not known."""
     (raw,) = await reads.read([PREFIX[Table.HOST]])
-    return None if raw is None else HOST_ROW.unpack(raw)
+    host = None if raw is None else HOST_ROW.read(raw)
+    return None if isinstance(host, DamagedRecord) else host
 
 
 async def scan_pages(reads: Reads, range_: Range, page: int = PAGE) -> AsyncIterator[list[Entry]]:
@@ -316,11 +314,11 @@ async def scan_work(reads: Reads) -> AsyncIterator[ActorId]:
         range_ = Range(below_actor(Table.MAILBOX, actor).stop, range_.stop)
 
 
-async def scan_arrivals(reads: Reads) -> AsyncIterator[tuple[bytes, ArrivalRow]]:
-    """The messages that a former epoch accepted for actors it had not loaded, in order, with their keys."""
+async def scan_arrivals(reads: Reads) -> AsyncIterator[tuple[Entry, ArrivalRow | DamagedRecord]]:
+    """The messages that a former epoch accepted for actors it had not loaded, in order, with their rows."""
     async for page in scan_pages(reads, keys.below((PARTITION, Table.ARRIVAL))):
         for entry in page:
-            yield entry.key, ARRIVAL_ROW.unpack(entry.value)
+            yield entry, ARRIVAL_ROW.read(entry.value)
 
 
 async def scan_actors(reads: Reads, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[list[ActorId]]:
@@ -340,12 +338,17 @@ async def scan_dead_letters(reads: Reads, actor: ActorId | None) -> AsyncIterato
     async for page in scan_pages(reads, range_):
         for entry in page:
             _, _, type_name, key, _, seq = keys.unpack(entry.key)
-            yield ActorId(cast("str", type_name), cast("str", key)), cast("int", seq), DEAD_LETTER.unpack(entry.value)
+            letter = DEAD_LETTER.read(entry.value)
+            if isinstance(letter, DamagedRecord):
+                letter = DeadLetter(damaged_envelope(entry.value), Failure.of(letter), 0, 0, 0.0)
+            yield ActorId(cast("str", type_name), cast("str", key)), cast("int", seq), letter
 
 
 async def read_charges(reads: Reads) -> list[Charge]:
-    """All interrupted attempts that are remembered."""
-    return [CHARGE.unpack(entry.value) async for page in scan_pages(reads, keys.below((PARTITION, Table.CHARGE))) for entry in page]
+    """All interrupted attempts that are remembered; a damaged one counts for nothing."""
+    entries = [entry async for page in scan_pages(reads, keys.below((PARTITION, Table.CHARGE))) for entry in page]
+    charges = [CHARGE.read(entry.value) for entry in entries]
+    return [charge for charge in charges if not isinstance(charge, DamagedRecord)]
 
 
 async def stage_expired(reads: Reads, batch: Batch, now: float) -> bool:
@@ -356,6 +359,6 @@ async def stage_expired(reads: Reads, batch: Batch, now: float) -> bool:
     rows = await read_key_rows(reads, [(ActorId(type_name, key), digest) for type_name, key, digest in used])
     for entry, (type_name, key, digest), row in zip(entries, used, rows, strict=True):
         batch.delete(entry.key)
-        if row is not None and row.expires < now:  # else it expired before, and was used again since
+        if isinstance(row, KeyRow) and row.expires < now:  # else it expired before, and was used again since
             batch.delete(key_row_key(ActorId(type_name, key), digest))
     return len(entries) == PAGE

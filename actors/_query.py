@@ -44,8 +44,8 @@ class Reader:
         snapshot = await self._snapshot(request.target) if activation is None else None
         activation = activation or self._dispatcher.active(request.target)  # it may have come while the store was read
         if activation is not None:
-            outcome = self._query_active(activation, request)
-            await activation.gate.wait()
+            outcome, gate = self._query_active(activation, request), activation.gate
+            await gate.wait()
             return outcome
         definition = self._epoch.registry.require(request.target.type)
         instance = new_instance(definition, request.target, snapshot, self._epoch)
@@ -58,16 +58,14 @@ class Reader:
         self._epoch.registry.require(actor.type)
         activation = self._dispatcher.active(actor)
         if activation is None:
-            info = await read_info(self._epoch.commit.overlay, actor)
-            await self._epoch.commit.settled()
-        else:
-            mailbox = activation.mailbox
-            assert mailbox is not None
-            error = None if activation.failure is None else activation.failure.text
-            info = info_of(actor, activation.snapshot, error, len(mailbox.events), len(mailbox.interrupts))
-            if activation.snapshot is None and not len(mailbox) and error is None:
-                raise ActorNotFound(actor)
-            await activation.gate.wait()
+            try:
+                return await read_info(self._epoch.commit.overlay, actor)
+            finally:
+                await self._epoch.commit.settled()  # also that there is none may be news
+        info, gate = _info_of_active(activation), activation.gate
+        await gate.wait()
+        if info is None:
+            raise ActorNotFound(actor)
         return info
 
     async def actors(self, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:
@@ -123,10 +121,22 @@ def _readable(actor: ActorId, stored: Stored | DamagedRecord) -> Stored:
     return stored
 
 
+def _info_of_active(activation: Activation) -> ActorInfo | None:
+    mailbox = activation.mailbox
+    assert mailbox is not None
+    error = None if activation.failure is None else activation.failure.text
+    if activation.snapshot is None and not len(mailbox) and error is None:
+        return None
+    return info_of(activation.actor, activation.snapshot, error, len(mailbox.events), len(mailbox.interrupts))
+
+
 async def read_info(reads: Reads, actor: ActorId) -> ActorInfo:
     """An actor's info from its records alone. Raises ActorNotFound."""
     stored = (await read_actors(reads, [actor]))[0]
-    events, interrupts = await read_depths(reads, actor)
+    try:
+        events, interrupts = await read_depths(reads, actor)
+    except DamagedRecord as damage:
+        return info_of(actor, None, f"a message in its mailbox is damaged: {damage}", 0, 0)
     if isinstance(stored, DamagedRecord):
         return info_of(actor, None, f"its snapshot is damaged: {stored}", events, interrupts)
     if stored == Stored(None, None) and not events + interrupts:

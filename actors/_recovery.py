@@ -13,7 +13,7 @@ from ..storage import Batch
 from ._activation import Delivery
 from ._breadcrumb import Crumb, Phase
 from ._dispatch import Dispatcher
-from ._envelope import Envelope, Kind
+from ._envelope import damaged_envelope
 from ._epoch import Epoch
 from ._errors import UnknownActorType
 from ._ids import ActorId, MessageId
@@ -25,7 +25,7 @@ from ._persistence import (
     scan_arrivals,
     scan_work,
 )
-from ._records import Charge
+from ._records import Charge, DamagedRecord
 
 FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
 
@@ -56,8 +56,12 @@ async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
     """Hand every message that waits in the store to the dispatcher: arrivals in their order, mailboxes when there is room."""
     async for actor in scan_work(epoch.commit.overlay):
         dispatcher.found_with_work(actor)
-    async for row_key, row in scan_arrivals(epoch.commit.overlay):
-        deliver_or_bury(epoch, dispatcher, ActorId(row.type, row.key), Delivery(row.envelope, row=row_key))
+    async for entry, row in scan_arrivals(epoch.commit.overlay):
+        if isinstance(row, DamagedRecord):
+            epoch.commit.batch.delete(entry.key)
+            dispatcher.settlement.bury(ActorId("(arrivals)", entry.key.hex()), damaged_envelope(entry.value), row)
+        else:
+            deliver_or_bury(epoch, dispatcher, ActorId(row.type, row.key), Delivery(row.envelope, row=entry.key))
 
 
 def deliver_or_bury(epoch: Epoch, dispatcher: Dispatcher, actor: ActorId, delivery: Delivery) -> None:
@@ -68,8 +72,3 @@ def deliver_or_bury(epoch: Epoch, dispatcher: Dispatcher, actor: ActorId, delive
         if delivery.row is not None:
             epoch.commit.batch.delete(delivery.row)
         dispatcher.settlement.bury(actor, delivery.envelope, unknown)
-
-
-def damaged_envelope(raw: bytes) -> Envelope:
-    """What stands for a message that cannot be read: its bytes as they were."""
-    return Envelope(id=MessageId(b""), kind=Kind.EVENT, name="(damaged)", payload=raw)
