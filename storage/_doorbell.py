@@ -15,6 +15,9 @@ import socket
 import tempfile
 from typing import Final, final
 
+PREFIX: Final = "perdure-"
+BELL: Final = "bell"
+
 SLOW_LOOK: Final = 60.0  # seconds between looks of a host that has a bell: only for a socket that somebody deleted
 FAST_LOOK: Final = 1.0  # seconds, without one
 _MAX_PATH: Final = 100  # bytes: sockaddr_un has room for 108 (104 on macOS), and long paths fail only when used
@@ -66,8 +69,8 @@ class Doorbell:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _hang(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="perdure-", dir=_runtime_directory())  # mode 0700
-        path = os.path.join(self._directory, "bell")
+        self._directory = tempfile.mkdtemp(prefix=PREFIX, dir=_runtime_directory())  # mode 0700
+        path = os.path.join(self._directory, BELL)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         try:
@@ -92,6 +95,14 @@ def ring(path: str) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
         caller.setblocking(False)
         caller.sendto(b"!", path)
+
+
+def clear_away(path: str) -> None:
+    """Remove the socket that a killed host left, and its directory if nothing else is in it."""
+    if os.path.basename(path) == BELL and os.path.basename(os.path.dirname(path)).startswith(PREFIX):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))
 
 
 def _runtime_directory() -> str:

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 import lmdb
 
 from ._ballast import BALLAST_BYTES, Ballast
-from ._doorbell import Doorbell, ring
+from ._doorbell import Doorbell, clear_away, ring
 from ._environment import Environment, Transaction, acquire
 from ._errors import Fenced, StoreClosed, StoreCorrupt, StoreError, StoreFull
 from ._format import BELL_KEY, EPOCH_KEY, INBOX_KEY, META_KEY, NUMBER, POSITION_KEY, check_meta, create, numbered
@@ -99,6 +99,7 @@ class LmdbStore:
         self._ownership.take()
         try:
             if self._bell is None:
+                clear_away((self._main.read([BELL_KEY])[0] or b"").decode(errors="replace"))
                 self._bell = Doorbell()
             begin = partial(_begin_epoch, partition=partition, bell=self._bell.path)
             epoch = await self._writer.post(partial(self._begin_epoch, begin))

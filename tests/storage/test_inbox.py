@@ -29,6 +29,17 @@ async def main():
 asyncio.run(main())
 """
 
+HOST = """
+import asyncio, sys
+from perdure.storage import open_store
+async def main():
+    store = open_store("lmdb:" + sys.argv[1])
+    await store.own(0)
+    print(store._bell.path, flush=True)
+    sys.stdin.readline()
+asyncio.run(main())
+"""
+
 HOLDER = """
 import lmdb, sys
 transaction = lmdb.open(sys.argv[1] + "/inbox", lib_version=0, max_readers=1024).begin(write=True)
@@ -156,6 +167,17 @@ async def test_the_bell_hangs_in_a_short_private_place(store: LmdbStore, fence: 
     assert len(path) < 100
 
     await store.release(fence)
+    assert not exists(os.path.dirname(path))
+
+
+async def test_the_bell_of_a_killed_host_is_cleared_away(store: LmdbStore, place: str, elsewhere: Elsewhere) -> None:
+    host = elsewhere(HOST, place)
+    path = host.reads()
+    host.dies()
+    assert exists(path)
+
+    await store.own(0)
+
     assert not exists(os.path.dirname(path))
 
 
