@@ -84,10 +84,10 @@ class Loader:
     async def _load_records(self, activations: list[Activation]) -> None:
         if not activations:
             return
-        overlay, newest = self._epoch.commit.overlay, self._epoch.commit.newest
-        found = await read_actors(overlay, [activation.actor for activation in activations])
+        found = await read_actors(self._epoch.commit.overlay, [activation.actor for activation in activations])
+        newest = self._epoch.commit.newest or DURABLE  # what was read of the overlay may be of a batch that is not durable yet
         for activation, stored in zip(activations, found, strict=True):
-            activation.gate = newest or DURABLE  # what is read of the overlay may be of a batch that is not durable yet
+            activation.gate = max(activation.gate, newest, key=lambda gate: gate.number)
             if isinstance(stored, DamagedRecord):
                 activation.install(None, None)
                 self._break(activation, f"the snapshot of {activation.actor} is damaged: {stored}")

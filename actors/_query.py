@@ -41,17 +41,12 @@ class Reader:
     async def query(self, request: Request) -> Outcome:
         """What the query returned or raised, once all that it has read is durable. Raises ActorQuarantined."""
         activation = self._dispatcher.active(request.target)
-        snapshot = await self._snapshot(request.target) if activation is None else None
-        activation = activation or self._dispatcher.active(request.target)  # it may have come while the store was read
-        if activation is not None:
-            outcome, gate = self._query_active(activation, request), activation.gate
-            await gate.wait()
-            return outcome
-        definition = self._epoch.registry.require(request.target.type)
-        instance = new_instance(definition, request.target, snapshot, self._epoch)
-        outcome, _ = self._run(definition.query(request.name), instance, request, snapshot)
-        await self._epoch.commit.settled()
-        return outcome
+        try:
+            if activation is not None:
+                return self._query_active(activation, request)
+            return await self._query_passive(request)
+        finally:
+            await (self._epoch.commit.settled() if activation is None else activation.gate.wait())
 
     async def info(self, actor: ActorId) -> ActorInfo:
         """What is known of the actor, all of it durable. Raises ActorNotFound."""
@@ -81,6 +76,13 @@ class Reader:
         if stored.quarantine is not None:
             raise quarantined(actor, stored.quarantine.failure)
         return stored.snapshot
+
+    async def _query_passive(self, request: Request) -> Outcome:
+        snapshot = await self._snapshot(request.target)
+        definition = self._epoch.registry.require(request.target.type)
+        instance = new_instance(definition, request.target, snapshot, self._epoch)
+        outcome, _ = self._run(definition.query(request.name), instance, request, snapshot)
+        return outcome
 
     def _query_active(self, activation: Activation, request: Request) -> Outcome:
         refusal = activation.refusal()
