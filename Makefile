@@ -18,8 +18,10 @@ environment:  ## .venv, with everything that the other targets need
 demo: environment  ## kill a busy host three times and count what was lost
 	@$(BIN)/perdure demo
 
-test: environment  ## the full suite, then the plain one on every other Python that is found
+test: environment  ## the full suite, the actors' with one and with none in memory, then the plain one on every other Python
 	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) tests/actors --max-active=1
+	$(BIN)/pytest -n $(WORKERS) tests/actors --max-active=0
 	@$(MAKE) --no-print-directory others
 
 plain: environment  ## the suite without its slow tests
