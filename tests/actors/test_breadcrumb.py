@@ -1,0 +1,42 @@
+"""A crumb tells what the last host was in the middle of, and a torn one charges nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from perdure.actors._breadcrumb import BreadcrumbFile, Crumb, Phase
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "breadcrumbs"
+
+
+def test_a_host_that_dies_in_a_turn_leaves_its_message(path: Path) -> None:
+    BreadcrumbFile(path).enter(Phase.TURN, b"message-1")
+
+    assert BreadcrumbFile(path).found() == Crumb(Phase.TURN, b"message-1")
+
+
+def test_a_host_that_dies_between_turns_leaves_nothing(path: Path) -> None:
+    crumbs = BreadcrumbFile(path)
+    crumbs.enter(Phase.TURN, b"message-1")
+    crumbs.leave()
+
+    assert BreadcrumbFile(path).found() is None
+
+
+@pytest.mark.parametrize("place", range(46))
+def test_a_torn_crumb_charges_nobody_or_its_own_message(path: Path, place: int) -> None:
+    BreadcrumbFile(path).enter(Phase.TURN, b"message-1")
+    torn = bytearray(path.read_bytes())
+    torn[place] ^= 0xFF
+    path.write_bytes(torn)
+
+    assert BreadcrumbFile(path).found() in (None, Crumb(Phase.TURN, b"message-1"))
+
+
+def test_a_new_file_names_nobody(path: Path) -> None:
+    assert BreadcrumbFile(path).found() is None
+    assert path.stat().st_mode & 0o777 == 0o600
