@@ -7,10 +7,10 @@ a mistake raises at the line that made it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, Protocol, Self, TypeVar, final, overload
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, Self, TypeVar, final, overload
 
 from ._digest import digest
 from ._envelope import Form, Kind
@@ -72,7 +72,7 @@ class Port(Protocol):
 
 
 @final
-class _Recorded(Coroutine[Any, Any, None]):
+class _Recorded(Awaitable[None]):
     """What a verb returns that was recorded with its turn: awaiting it is optional and takes no time."""
 
     __slots__ = ()
@@ -80,15 +80,6 @@ class _Recorded(Coroutine[Any, Any, None]):
     def __await__(self) -> Generator[Any, Any, None]:
         return
         yield
-
-    def send(self, value: object, /) -> NoReturn:
-        raise StopIteration
-
-    def throw(self, error: Any, value: object = None, traceback: object = None, /) -> NoReturn:
-        raise error
-
-    def close(self) -> None:
-        return
 
 
 RECORDED: Final = _Recorded()
@@ -168,10 +159,10 @@ class ActorRef(Generic[A_co]):
         return _result(port, event, outcome)
 
     @overload
-    def send_event(self, handler: Event[A_co, P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, None]: ...
+    def send_event(self, handler: Event[A_co, P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[None]: ...
     @overload
-    def send_event(self, handler: str, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]: ...
-    def send_event(self, handler: object, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+    def send_event(self, handler: str, /, *args: Any, **kwargs: Any) -> Awaitable[None]: ...
+    def send_event(self, handler: object, /, *args: Any, **kwargs: Any) -> Awaitable[None]:
         """Send an event; awaiting it returns once the event is durable. In an actor it is sent with the turn, awaited or not.
 
         Raises as `ask` does, but for what the handler raises: an event that keeps failing ends in the dead letters.
@@ -179,7 +170,7 @@ class ActorRef(Generic[A_co]):
         event = self._registry().require(self.id.type).event(handler)
         return self._send(self._request(Kind.EVENT, event, args, kwargs))
 
-    def signal(self, signal: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, None]:
+    def signal(self, signal: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[None]:
         """What `send_signal` does."""
         found = self._registry().require(self.id.type).signal(signal)
         kind = Kind.SIGNAL if isinstance(found, Handler) else Kind.DECLARED
@@ -242,7 +233,7 @@ class ActorRef(Generic[A_co]):
         used_for = None if key is None else (key, digest((call.name, args, kwargs)))
         return Request(self.id, kind, call.name, payload, Form.CODEC, used_for, None if timeout is None else timeout.total_seconds())
 
-    def _send(self, request: Request) -> Coroutine[Any, Any, None]:
+    def _send(self, request: Request) -> Awaitable[None]:
         turn = AMBIENT.get(None)
         if turn is None:
             return self._bound().send(request)
@@ -256,14 +247,14 @@ def restore_ref(type_name: str, key: str) -> ActorRef[Any]:
 
 
 @overload
-def send_signal(ref: ActorRef[A], signal: Signal[A, P], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, None]: ...
+def send_signal(ref: ActorRef[A], signal: Signal[A, P], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[None]: ...
 @overload
-def send_signal(ref: ActorRef[Any], signal: Waits[None], /) -> Coroutine[Any, Any, None]: ...
+def send_signal(ref: ActorRef[Any], signal: Waits[None], /) -> Awaitable[None]: ...
 @overload
-def send_signal(ref: ActorRef[Any], signal: Waits[T], payload: T, /) -> Coroutine[Any, Any, None]: ...
+def send_signal(ref: ActorRef[Any], signal: Waits[T], payload: T, /) -> Awaitable[None]: ...
 @overload
-def send_signal(ref: ActorRef[Any], signal: str, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]: ...
-def send_signal(ref: ActorRef[Any], signal: object, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+def send_signal(ref: ActorRef[Any], signal: str, /, *args: Any, **kwargs: Any) -> Awaitable[None]: ...
+def send_signal(ref: ActorRef[Any], signal: object, /, *args: Any, **kwargs: Any) -> Awaitable[None]:
     """Send a signal: the call of an `@on_signal` handler, or a declared signal with its payload.
 
     Awaiting it returns once the signal is durable. In an actor it is sent with the turn, awaited or not.
