@@ -23,8 +23,8 @@ RETRY_WHEN_FULL: Final = 0.25  # seconds between attempts while the disk is full
 # Messages between actors of one host wait for nobody: while no caller waits, a chain of a thousand needs a few commits, not hundreds.
 LINGER: Final = 0.01  # seconds
 
-# A commit that has returned needs the GIL back, and beside a busy loop that costs a whole switch interval (5 ms) unless the loop lets go.
-GIL_SLICE: Final = 0.0005  # seconds
+# A commit that has returned needs the GIL back. A loop that lets go of it often, but never for long, could keep it for ever.
+GIL_SLICE: Final = 0.005  # seconds
 
 
 class Limits(NamedTuple):
@@ -175,7 +175,7 @@ class GroupCommit:
         self._turns += 1
         self._size += size
         if self._linger is None:
-            self._linger = self._loop.call_later(LINGER, self._wake)
+            self._linger = self._loop.call_later(LINGER, self._stop_lingering)
         return self.gate
 
     def breathe(self) -> None:
@@ -221,7 +221,7 @@ class GroupCommit:
 
     async def _due(self) -> None:
         """Return when the open batch is to be closed."""
-        if self._turns and self.gate.awaited:
+        if self._turns and (self.gate.awaited or self._linger is None):
             return
         self._work = self._loop.create_future()
         if self.full is None:
@@ -232,6 +232,11 @@ class GroupCommit:
     def _wake(self) -> None:
         if self._work is not None and self._turns:
             settle(self._work, None)
+
+    def _stop_lingering(self) -> None:
+        # By now it may be another batch than the timer was set for: one for each would cost more than a commit that comes early.
+        self._linger = None
+        self._wake()
 
     async def _commit_next(self) -> None:
         batch, gate = self._close_batch()
@@ -251,9 +256,6 @@ class GroupCommit:
         self.batch.put(self._marker, pack((self._fence.epoch, self.gate.number)))
         closed = self.batch, self.gate
         self._work = None
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
         self._turns_under_way, self._turns = self._turns, 0
         self._size_under_way, self._size = self.batch.size, 0
         self._gate_under_way = self.gate

@@ -34,6 +34,7 @@ _Change: TypeAlias = Callable[[Transaction], int]
 log: Final = logging.getLogger("perdure.storage")
 
 MAP_SIZE: Final = 4 << 30  # bytes of address space; the file is as long as what is in it, and the map doubles when it is full
+FEW: Final = 4  # rows of a lone turn: where more is going on, the batches are longer
 
 
 class LmdbStatistics(NamedTuple):
@@ -137,7 +138,7 @@ class LmdbStore:
         check_keys(batch.puts)
         if self._epochs.get(fence.partition) != fence.epoch:
             raise self._fenced(fence)
-        roomy = await self._writer.post(partial(self._commit, batch, fence))
+        roomy = await self._writer.post(partial(self._commit, batch, fence), alone=len(batch.puts) <= FEW)
         if batch.accepted is not None:
             self._inbox.trim_later(fence.partition, batch.accepted)
         return roomy

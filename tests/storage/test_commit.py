@@ -101,6 +101,17 @@ async def test_a_turn_nobody_waits_for_lingers_for_others(group: GroupCommit, di
     assert gate.open
 
 
+async def test_a_turn_nobody_waits_for_outlasts_a_slow_commit(group: GroupCommit, disk: SlowDisk) -> None:
+    staged(group)
+    await settle_down()
+    gate = group.stage()
+
+    await asyncio.sleep(commit_module.LINGER * 2)
+    await disk.let_through(2)
+
+    assert gate.open
+
+
 async def test_turns_collect_while_a_batch_is_under_way(group: GroupCommit, disk: SlowDisk) -> None:
     staged(group)
     await settle_down()
