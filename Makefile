@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain others check format coverage clean
+.PHONY: help environment demo test plain others check format coverage bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
@@ -49,6 +49,11 @@ format: environment  ## let ruff put the code in order
 coverage: environment  ## which lines the plain suite never reaches
 	$(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage report
+
+bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
+	@for benchmark in commit turns rest imports; do \
+		$(BIN)/python -m benchmarks.$$benchmark --json benchmarks/results/$$benchmark.json; \
+	done
 
 clean:  ## forget every environment and cache
 	rm -rf .venv .venv-* build dist *.egg-info .*_cache .coverage .hypothesis
