@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from ._ids import ActorId, actor_id
 from ._ref import ActorRef
 from ._turn import Turn, current_turn
+
+if TYPE_CHECKING:
+    import uuid
 
 A = TypeVar("A")
 
@@ -72,6 +74,8 @@ class CurrentActor:
 
     def uuid4(self) -> uuid.UUID:
         """A random UUID (RFC 9562, version 4) that is the same when the turn is run again."""
+        import uuid  # two milliseconds that most programs need not pay
+
         return uuid.UUID(int=self._turn.random.getrandbits(128), version=4)
 
     def ref(self, actor: type[A], key: str) -> ActorRef[A]:
