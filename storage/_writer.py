@@ -126,7 +126,8 @@ class Writer:
             self._thread.start()
         whole = alone and self._quick and patience > 0
         job = _Job(work, asyncio.get_running_loop(), whole=whole)
-        _PACE.hurry()
+        if patience:  # else nobody hurries, and it may wait for a stopped process
+            _PACE.hurry()
         self._jobs.put(job)
         if patience:
             job.stand(QUICK if whole else patience)
