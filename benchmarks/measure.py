@@ -74,6 +74,7 @@ class Report:
         """Write the figures as JSON, with what they were measured on."""
         machine = {"python": platform.python_version(), "system": platform.platform(), "lmdb": lmdb.__version__}
         figures = [figure._asdict() | {"verdict": figure.verdict} for figure in self.figures]
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"question": self.question, "machine": machine, "figures": figures}, indent=2) + "\n")
 
 
