@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import Final, NamedTuple, final
 
-from ..storage import Batch, fresh
+from ..storage import Batch, fresh, settle
 from ._acceptance import Acceptance
 from ._activation import Activation, Delivery
 from ._clock import Alarm
@@ -267,3 +267,5 @@ class Dispatcher:
                     if future is not None and not future.done():
                         future.set_exception(fresh(reason))
         self._active.clear()
+        for waiter in self._idle:
+            settle(waiter, reason)

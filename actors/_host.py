@@ -162,6 +162,7 @@ class Host:
             error = ended
             raise
         finally:
+            self.epoch.commit.abandon()
             reason = None if error is None else only(error)
             self.dispatcher.abandon(reason if isinstance(reason, Exception) else RuntimeNotRunning("an answer was still to come"))
             self.epoch.watchdog.stop()

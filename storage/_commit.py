@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias, final
 
-from ._errors import StoreError, StoreFull
+from ._errors import CommitUncertain, StoreError, StoreFull
 from ._overlay import Overlay
 from ._protocol import Batch, Fence, Store
 from .keys import pack
@@ -192,11 +192,13 @@ class GroupCommit:
         (self._gate_under_way or self.gate).when_open(lambda error: None if error else callback())
 
     async def space(self) -> None:
-        """Wait until less is uncommitted than the limits say."""
-        while self.saturated:
+        """Wait until less is uncommitted than the limits say; raises StoreFull, and what has ended this epoch."""
+        while self.saturated and not self.failed:
             room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._space.append(room)
             await room
+        if self.failed:  # perhaps while this waiter, told of room, had not come to its turn yet
+            await self.gate.wait()
 
     @property
     def newest(self) -> Gate | None:
@@ -218,6 +220,11 @@ class GroupCommit:
         except Exception as error:
             self._fail(error)
             raise
+
+    def abandon(self) -> None:
+        """Tell whoever still waits that this epoch is over, and nobody knows what became of its last batches: after the end of `run`."""
+        if not self.failed:
+            self._fail(CommitUncertain(str(self._store), "its host ended first", recoverable=True))
 
     async def _due(self) -> None:
         """Return when the open batch is to be closed."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, final
 
-from ...storage import MemoryDisk, MemoryStore, Store, open_store
+from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_store
 from .._host import Settings
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo
@@ -195,5 +195,6 @@ class World:
     async def _end(self) -> None:
         self.store.flow()
         self.runtime.abort()
-        await self.runtime.__aexit__(None, None, None)
+        with suppress(CommitUncertain):  # it may be dying of another crash already
+            await self.runtime.__aexit__(None, None, None)
         await self.store.close()

@@ -244,3 +244,23 @@ async def test_settled_waits_for_the_last_batch_that_was_staged(group: GroupComm
     await disk.let_through()
 
     assert waiting.done()
+
+
+async def test_nobody_waits_for_room_after_the_end(group: GroupCommit, disk: SlowDisk) -> None:
+    disk.outcomes = [CommitUncertain("memory:", "EIO", recoverable=False)]
+    for _ in range(3):
+        staged(group)
+    await disk.let_through()
+
+    with pytest.raises(CommitUncertain):
+        await asyncio.wait_for(group.space(), 1)
+
+
+async def test_who_waits_is_told_when_a_group_commit_is_abandoned(group: GroupCommit) -> None:
+    waiting = asyncio.ensure_future(staged(group).wait())
+    await settle_down()
+
+    group.abandon()
+
+    with pytest.raises(CommitUncertain, match="its host ended first"):
+        await waiting
