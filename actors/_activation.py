@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Final, final
 
 from ..storage import Batch, Gate
@@ -18,7 +19,7 @@ from ._envelope import Envelope
 from ._epoch import Epoch
 from ._errors import ActorQuarantined, VersionMismatch
 from ._failure import Failure
-from ._ids import ActorId, Incarnation
+from ._ids import ActorId, Incarnation, MessageId
 from ._mailbox import Item, Mailbox
 from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
 from ._records import BackOff, Outcome, Snapshot, Status
@@ -106,6 +107,11 @@ class Activation:
         return self.mailbox is not None
 
     @property
+    def decoding(self) -> MessageId:
+        """What is charged if the host dies while the actor is decoded."""
+        return MessageId(key_digest(str(self.actor)))
+
+    @property
     def status(self) -> Status:
         """The status of the last snapshot; idle for an actor that does not exist yet."""
         if self.failure is not None:
@@ -132,7 +138,7 @@ class Activation:
     def instance(self, epoch: Epoch) -> object:
         """The object of the user's class, decoded or created when it is first needed. Raises what decoding raises."""
         if self._instance is None:
-            epoch.breadcrumbs.enter(Phase.DECODE, key_digest(str(self.actor)))
+            epoch.breadcrumbs.enter(Phase.DECODE, self.decoding)
             try:
                 self._instance = new_instance(self.definition, self.actor, self.snapshot, epoch)
             finally:
@@ -234,7 +240,8 @@ def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | No
     """An object of the user's class as of a snapshot, or a new one. Raises what the class's own code raises."""
     incarnation = Incarnation(b"") if snapshot is None else snapshot.incarnation
     turn = Turn(actor, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
-    return revive(definition, b"" if snapshot is None else snapshot.state, turn, epoch.loop)
+    work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, epoch.loop)
+    return epoch.watchdog.guard((actor, "the way into memory"), work)
 
 
 def quarantined(actor: ActorId, failure: Failure) -> ActorQuarantined:

@@ -229,6 +229,8 @@ class Dispatcher:
                     self.loader.want(self._active.get(actor) or self._activate(actor))
                 except UnknownActorType as unknown:
                     logger.error("messages for %s wait in the store: %s", actor, unknown)
+        if self._backlog and not self.loader.busy:
+            self._schedule()
 
     # --- the end ---
 

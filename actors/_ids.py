@@ -6,6 +6,7 @@ message is delivered or its turn is run again, so attempts can be counted by it 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, NamedTuple, NewType, final
 
 from ._errors import InvalidKey, KeyTooLong
@@ -41,6 +42,19 @@ def actor_id(type_name: str, key: str) -> ActorId:
     if size > MAX_KEY_BYTES:
         raise KeyTooLong(type_name, key, size, MAX_KEY_BYTES)
     return ActorId(type_name, key)
+
+
+def first_incarnation(actor: ActorId, first: MessageId) -> Incarnation:
+    """The life that an actor's first message begins: the same when its turn is run again after a crash, so that what it sends is known."""
+    return Incarnation(hashlib.blake2b(first + str(actor).encode(), digest_size=16).digest())
+
+
+def check_idempotency_key(actor: ActorId, key: str) -> None:
+    """Raise InvalidKey for an idempotency key that is not Unicode text: no record could hold it."""
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidKey(actor.type, ascii(key), "an idempotency key has no lone surrogate") from error
 
 
 def sent_id(incarnation: Incarnation, turn: int, nth: int) -> MessageId:

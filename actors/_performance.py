@@ -5,20 +5,18 @@ A handler that fails, hangs or kills its host costs no other actor anything but 
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import final
 
 from ._activation import Activation
 from ._breadcrumb import Phase
 from ._envelope import Kind
 from ._epoch import Epoch
-from ._errors import HandlerInterrupted, TurnDidNotEnd, UnknownHandler
-from ._ids import Incarnation, MessageId
+from ._errors import HandlerInterrupted, UnknownHandler
+from ._ids import first_incarnation
 from ._mailbox import Item
-from ._persistence import key_digest
 from ._settlement import MAX_INTERRUPTED, SIGNAL_ATTEMPTS, Settlement
 from ._turn import Taken, Turn, take_turn
-from ._watchdog import TurnInterrupted
 
 
 @final
@@ -47,7 +45,7 @@ class Performer:
         snapshot, envelope = activation.snapshot, item.envelope
         now = self._epoch.clock.now()
         if snapshot is None:
-            return Turn(activation.actor, Incarnation(self._epoch.entropy.token()), 1, now, self._epoch, item.seq, envelope.headers)
+            return Turn(activation.actor, first_incarnation(activation.actor, envelope.id), 1, now, self._epoch, item.seq, envelope.headers)
         time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead
         turn = Turn(activation.actor, snapshot.incarnation, snapshot.turn + 1, time, self._epoch, item.seq, envelope.headers)
         if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
@@ -83,34 +81,32 @@ class Performer:
             turn.start_again()
 
     def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
-        breadcrumbs, watchdog = self._epoch.breadcrumbs, self._epoch.watchdog
+        breadcrumbs = self._epoch.breadcrumbs
+        work = partial(take_turn, activation.definition, instance, item.envelope, turn, self._epoch.loop)
         breadcrumbs.enter(Phase.TURN, item.envelope.id)
-        watchdog.enter((activation.actor, item.envelope.name))
         try:
-            try:
-                return take_turn(activation.definition, instance, item.envelope, turn, self._epoch.loop)
-            finally:
-                watchdog.leave()
-        except TurnInterrupted:
-            watchdog.leave()  # the interruption may have come while the first call was at it
-            return TurnDidNotEnd(f"{watchdog.limit:g} s", f"{item.envelope.name} of {activation.actor}")
-        except (Exception, asyncio.CancelledError, SystemExit, GeneratorExit) as error:  # noqa: BLE001  only KeyboardInterrupt is for the host
+            return self._epoch.watchdog.guard((activation.actor, item.envelope.name), work)
+        except KeyboardInterrupt:  # the only one that is for the host
+            activation.forget_instance()
+            raise
+        except BaseException as error:  # noqa: BLE001  handlers raise whatever they like
             return error
         finally:
             breadcrumbs.leave()
 
     def _instance(self, activation: Activation) -> object | None:
         """The actor's instance, or None if it cannot be had; then the actor is quarantined."""
-        subject = MessageId(key_digest(str(activation.actor)))
-        charge = self._epoch.charges.get(subject) if self._epoch.charges else None
+        charge = self._epoch.charges.get(activation.decoding) if self._epoch.charges else None
         try:
             if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
                 raise HandlerInterrupted(activation.actor, "its stored state", charge.interrupted)
             instance = activation.instance(self._epoch)
-        except Exception as error:  # noqa: BLE001  decoding and activation hooks run the user's code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  decoding and activation hooks run the user's code
             activation.forget_instance()
             self._settlement.quarantine(activation, error)
             return None
         if charge is not None:
-            self._settlement.discharge(subject)
+            self._settlement.discharge(activation.decoding)
         return instance

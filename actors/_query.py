@@ -7,6 +7,7 @@ nobody into memory.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, final
 
 from ..storage import StoreCorrupt
@@ -104,9 +105,12 @@ class Reader:
         turn = Turn(request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
         try:
             arguments, keywords = _arguments(handler, request)
-            answer: Any = run(handler, instance, arguments, keywords, turn, epoch.loop)
+            work = partial(run, handler, instance, arguments, keywords, turn, epoch.loop)
+            answer: Any = epoch.watchdog.guard((request.target, request.name), work)
             outcome: Outcome = Value(handler.encode_result(answer))
-        except Exception as error:  # noqa: BLE001  whatever the query raises is its answer
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the query raises is its answer
             outcome = Raised(Failure.of(error))
         if checked and definition.encode_state(instance) != before:
             return Raised(Failure.of(QueryChangedState(request.target, request.name))), True

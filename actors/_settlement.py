@@ -109,6 +109,7 @@ class Settlement:
     def delete(self, activation: Activation) -> None:
         """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
         delete_actor(self._epoch.commit.batch, activation.actor)
+        self.discharge(activation.decoding)
         asked, activation.asked = activation.asked or {}, None
         activation.install(None, None)
         activation.forget_instance()
@@ -119,6 +120,7 @@ class Settlement:
     def release(self, activation: Activation) -> None:
         """Let a quarantined actor go on, with the message that it stood still at."""
         delete_quarantine(self._epoch.commit.batch, activation.suffix)
+        self.discharge(activation.decoding)
         activation.failure = None
         activation.forget_instance()
         self.touch(activation)

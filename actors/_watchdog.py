@@ -13,7 +13,12 @@ import os
 import sys
 import threading
 import time
-from typing import Final, final
+from collections.abc import Callable
+from typing import Final, TypeVar, final
+
+from ._errors import TurnDidNotEnd
+
+T = TypeVar("T")
 
 WARN_AFTER: Final = 0.1  # seconds
 AGAIN_AFTER: Final = 1.0  # seconds between attempts to interrupt
@@ -53,8 +58,25 @@ class Watchdog:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def guard(self, what: tuple[object, str], work: Callable[[], T]) -> T:
+        """Do what runs a user's code; `what` is the actor and its handler, for messages.
+
+        Raises TurnDidNotEnd where it had to be interrupted.
+        """
+        self.enter(what)
+        try:
+            try:
+                return work()
+            finally:
+                self.leave()
+        except BaseException as error:
+            self.leave()  # the interruption may have come while the first call was at it
+            if _is_interruption(error):
+                raise TurnDidNotEnd(f"{self.limit:g} s", f"{what[1]} of {what[0]}") from None
+            raise
+
     def enter(self, what: tuple[object, str]) -> None:
-        """A turn begins; `what` is the actor and its handler, for messages."""
+        """A turn begins."""
         self._turn = (what, time.perf_counter())
 
     def leave(self) -> None:
@@ -81,20 +103,26 @@ class Watchdog:
                 self._interrupt(turn, age)
 
     def _interrupt(self, turn: tuple[tuple[object, str], float], age: float) -> None:
-        if age > 2 * self.limit:
-            logger.critical("%s: %s cannot be interrupted after %.0f s; this process ends%s", *turn[0], age, self._where())
-            os._exit(EXIT_STATUS)
         with self._lock:
-            if self._turn is turn:
-                self._raised = True
-                _set_async_exception(self._watched, TurnInterrupted)
-                logger.error("%s: %s has not ended after %.0f s and is interrupted%s", *turn[0], age, self._where())
+            if self._turn is not turn:
+                return
+            if age > 2 * self.limit:
+                logger.critical("%s: %s cannot be interrupted after %.0f s; this process ends%s", *turn[0], age, self._where())
+                os._exit(EXIT_STATUS)
+            self._raised = True
+            _set_async_exception(self._watched, TurnInterrupted)
+            logger.error("%s: %s has not ended after %.0f s and is interrupted%s", *turn[0], age, self._where())
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._watched)
         if frame is None:
             return ""
         return f": {frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether it is one, or a task group's that one of its tasks had."""
+    return isinstance(error, TurnInterrupted) or (isinstance(error, BaseExceptionGroup) and error.subgroup(TurnInterrupted) is not None)
 
 
 def _set_async_exception(thread: int, exception: type[BaseException] | None) -> None:

@@ -15,6 +15,7 @@ from perdure.actors import (
     ActorQuarantined,
     AskTimeout,
     MailboxFull,
+    RemoteError,
     Retry,
     Transient,
     TurnDidNotEnd,
@@ -33,6 +34,10 @@ from .bank import Counter
 from .conftest import MakeWorld
 
 pytestmark = pytest.mark.anyio
+
+
+class Stop(BaseException):
+    """Not an Exception."""
 
 
 @durable_actor(retry=Retry(max_attempts=4), mailbox_limit=5)
@@ -61,6 +66,11 @@ class Fragile:
         raise SystemExit(3)
 
     @on_event
+    def stop(self) -> None:
+        self.done.append("stop")
+        raise BaseExceptionGroup("no Exception", [Stop()])
+
+    @on_event
     def hang(self) -> None:
         while True:
             time.sleep(0.001)
@@ -76,6 +86,22 @@ class Fragile:
     @query
     def all_done(self) -> list[str]:
         return self.done
+
+    @query
+    def never(self) -> None:
+        self.hang()
+
+
+@durable_actor
+class Shy:
+    """Does not come into memory."""
+
+    @on_activate
+    def hide(self) -> None:
+        raise asyncio.CancelledError
+
+    @on_event
+    def work(self) -> None: ...
 
 
 @durable_actor
@@ -185,6 +211,30 @@ async def test_a_handler_that_exits_fails_like_any_other(make_world: MakeWorld) 
     assert [letter.error for letter in await world.dead_letters()] == ["SystemExit: 3"]
 
 
+async def test_what_is_no_exception_is_rolled_back_like_any_other(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile)
+    fragile = world.ref(Fragile, "a")
+
+    with pytest.raises(RemoteError, match="no Exception"):
+        await asyncio.wait_for(fragile.ask(Fragile.stop), 5)
+
+    assert await fragile.query(Fragile.all_done) == []
+
+
+async def test_an_activation_that_is_cancelled_quarantines_its_actor(make_world: MakeWorld) -> None:
+    world = await make_world(Shy)
+
+    with pytest.raises(ActorQuarantined, match="CancelledError"):
+        await asyncio.wait_for(world.ref(Shy, "a").ask(Shy.work), 5)
+
+
+async def test_a_query_that_hangs_is_broken_off(make_world: MakeWorld) -> None:
+    world = await make_world(Fragile, turn_limit=0.3)
+
+    with pytest.raises(TurnDidNotEnd, match="never of Fragile/a"):
+        await world.ref(Fragile, "a").query(Fragile.never)
+
+
 @pytest.mark.parametrize("handler", [Fragile.hang, Fragile.hang_stubbornly])
 async def test_a_handler_that_hangs_is_named_and_broken_off(make_world: MakeWorld, handler: Any, caplog: pytest.LogCaptureFixture) -> None:
     world = await make_world(Fragile, turn_limit=0.3)
@@ -285,3 +335,14 @@ async def test_deleting_an_actor_forgets_all_of_it(make_world: MakeWorld) -> Non
         await counter.info()
     assert [info.id async for info in world.actors()] == []
     assert await counter.ask(Counter.add, 1) == 1
+
+
+async def test_messages_of_a_type_that_is_gone_hold_up_nobody(tmp_path: Path) -> None:
+    async with World([Counter, Fragile], store=f"lmdb:{tmp_path}/store") as before:
+        gone = [before.ref(Counter, str(number)).send_event(Counter.fail_after_adding, 1) for number in range(300)]
+        await asyncio.gather(*gone, before.ref(Fragile, "a").send_event(Fragile.work, "late", failures=1))
+
+    async with World([Fragile], store=f"lmdb:{tmp_path}/store") as after:
+        await asyncio.wait_for(after.run_until_idle(), 5)
+
+        assert await after.ref(Fragile, "a").query(Fragile.all_done) == ["late"]
