@@ -52,12 +52,15 @@ class Acceptance:
             assert envelope.key is not None
             if (known.name, known.arguments) != (envelope.name, envelope.key[1]):
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
+            if known.outcome is not None:
+                return None
+        if envelope.kind is Kind.DELETE:
             return None
         if envelope.kind is Kind.RETRY and not activation.damaged:
             return activation.mismatch()
-        if activation.failure is not None and envelope.ask and envelope.kind is not Kind.DELETE:
+        if activation.failure is not None and (envelope.ask or activation.damaged):  # what the mailbox of a damaged one holds is not known
             return activation.refusal()
-        if envelope.kind is Kind.EVENT and len(activation.mailbox) >= definition.mailbox_limit:
+        if known is None and envelope.kind is Kind.EVENT and len(activation.mailbox) >= definition.mailbox_limit:
             return MailboxFull(activation.actor, definition.mailbox_limit)
         return None
 

@@ -217,7 +217,7 @@ class Dispatcher:
     def _passivate(self, activation: Activation) -> None:
         if activation.dirty:
             activation.stage(self._epoch.commit.batch, self._epoch)
-        if len(activation.mailbox or ()):
+        if len(activation.mailbox or ()) or activation.damaged:  # a damaged one's mailbox is not known, and looks empty
             self._has_rows.add(activation.actor)
         self._passivations += 1
 

@@ -14,11 +14,12 @@ from typing import Final, final
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import DURABLE, Activation
+from ._envelope import Kind
 from ._epoch import Epoch
 from ._ids import ActorId
-from ._mailbox import Mailbox
+from ._mailbox import Item, LaneQueue, Mailbox
 from ._persistence import key_digest, read_actors, read_key_rows, read_lane
-from ._records import DamagedRecord, KeyRow
+from ._records import DamagedRecord, KeyRow, Lane
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
 
@@ -109,10 +110,17 @@ class Loader:
         try:
             for lane, queue in mailbox.lanes():
                 if not queue.ready:
-                    queue.refill(*await read_lane(self._epoch.commit.overlay, activation.actor, lane, queue.cursor))
+                    queue.refill(*await self._read_lane(activation.actor, lane, queue))
                     mailbox.next_seq = max(mailbox.next_seq, queue.stored + 1)
         except DamagedRecord as damage:
             self._break(activation, f"a message of {activation.actor} is damaged: {damage}")
+
+    async def _read_lane(self, actor: ActorId, lane: Lane, queue: LaneQueue) -> tuple[list[Item], int, int]:
+        while True:
+            stored = queue.stored
+            found = await read_lane(self._epoch.commit.overlay, actor, lane, queue.cursor)
+            if queue.stored == stored:  # else more was staged meanwhile, which is not in what was found
+                return found
 
     def _break(self, activation: Activation, what: str) -> None:
         """Quarantine an actor whose records cannot be read, so that nothing is written over them."""
@@ -131,6 +139,8 @@ class Loader:
         while arrivals:
             key = arrivals[0].envelope.key
             if key is None:
+                if arrivals[0].envelope.kind is Kind.DELETE:
+                    known = {}  # its keys go with the actor
                 self._acceptance.accept(activation, arrivals.popleft(), None)
                 continue
             place = activation.actor, key_digest(key[0])
