@@ -24,7 +24,7 @@ from ._epoch import Epoch
 from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import ActorId, MessageId
 from ._intake import Intake
-from ._persistence import put_host, stage_expired
+from ._persistence import put_host, read_expired
 from ._query import Reader
 from ._records import DeadLetter, HostRow, Outcome
 from ._recovery import find_work, put_registry, read_and_charge
@@ -203,7 +203,9 @@ class Host:
     async def sweep(self) -> None:
         """Remove what has expired."""
         commit = self.epoch.commit
-        while await stage_expired(commit.overlay, commit.batch, self.epoch.clock.now()):
+        while expired := await read_expired(commit.overlay, self.epoch.clock.now()):
+            for key in expired:
+                commit.batch.delete(key)
             commit.stage()
             await commit.settled()
 

@@ -260,10 +260,10 @@ async def read_depths(reads: Reads, actor: ActorId) -> tuple[int, int]:
 async def _depth(reads: Reads, actor: ActorId, lane: Lane) -> int:
     range_ = keys.below((PARTITION, Table.MAILBOX, *actor, lane))
     first = await reads.scan(range_, limit=1)
-    if not first:
-        return 0
     last = await reads.scan(range_, limit=1, reverse=True)
-    return _item(last[0]).place - _item(first[0]).place + 1
+    if not (first and last):  # a commit may have come between, where the reader is another process than the host
+        return 0
+    return max(0, _item(last[0]).place - _item(first[0]).place + 1)
 
 
 async def read_signal_count(reads: Reads, actor: ActorId, limit: int = PAGE) -> int:
@@ -351,14 +351,16 @@ async def read_charges(reads: Reads) -> list[Charge]:
     return [charge for charge in charges if not isinstance(charge, DamagedRecord)]
 
 
-async def stage_expired(reads: Reads, batch: Batch, now: float) -> bool:
-    """Stage the removal of a page of the idempotency keys that have expired by `now`; returns whether there may be more."""
+async def read_expired(reads: Reads, now: float) -> list[bytes]:
+    """The rows of some idempotency keys that have expired by `now`; none when there are no more."""
     due = keys.below((PARTITION, Table.KEY_EXPIRY))
     entries = await reads.scan(Range(due.start, keys.pack((PARTITION, Table.KEY_EXPIRY, max(0, int(now))))), limit=PAGE)
     used = [cast("tuple[str, str, bytes]", keys.unpack(entry.key)[-3:]) for entry in entries]
     rows = await read_key_rows(reads, [(ActorId(type_name, key), digest) for type_name, key, digest in used])
+    expired: list[bytes] = []
     for entry, (type_name, key, digest), row in zip(entries, used, rows, strict=True):
-        batch.delete(entry.key)
-        if isinstance(row, KeyRow) and row.expires < now:  # else it expired before, and was used again since
-            batch.delete(key_row_key(ActorId(type_name, key), digest))
-    return len(entries) == PAGE
+        expired.append(entry.key)
+        # Else it expired before, and was used again since; or its message still waits, and it expires after that.
+        if isinstance(row, KeyRow) and row.expires < now and row.outcome is not None:
+            expired.append(key_row_key(ActorId(type_name, key), digest))
+    return expired

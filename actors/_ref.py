@@ -14,9 +14,9 @@ from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, Self, T
 
 from ._digest import digest
 from ._envelope import Form, Kind
-from ._errors import NotDurable, RuntimeNotRunning
+from ._errors import NotDurable, NotInActor, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
-from ._ids import ActorId
+from ._ids import ActorId, check_idempotency_key
 from ._info import ActorInfo
 from ._marks import Event, Query, Signal, Waits
 from ._records import Outcome, Raised
@@ -138,7 +138,12 @@ class ActorRef(Generic[A_co]):
         return self.id.key
 
     def options(self, *, idempotency_key: str | None = None, timeout: timedelta | None = None) -> Self:
-        """The same reference, whose calls carry an idempotency key (a repetition gets the first one's outcome) or end after a time."""
+        """The same reference, whose calls carry an idempotency key (a repetition gets the first one's outcome) or end after a time.
+
+        Raises InvalidKey for an idempotency key that is not Unicode text.
+        """
+        if idempotency_key is not None:
+            check_idempotency_key(self.id, idempotency_key)
         return type(self)(self.id, self._port, _Options(idempotency_key, timeout))
 
     @overload
@@ -264,6 +269,8 @@ def send_signal(ref: ActorRef[Any], signal: object, /, *args: Any, **kwargs: Any
 
 
 def _record(turn: Turn, request: Request) -> None:
+    if turn.over:  # the caller is a callback or a thread that kept the turn's context
+        raise NotInActor(f"sending {request.name!r}")
     if turn.read_only:
         raise NotDurable(f"a query of {turn.actor} sends {request.name!r} to {request.target}", "send from an event or a signal handler")
     turn.send(request.target, request.kind, request.name, request.payload, request.key)

@@ -41,7 +41,20 @@ class Surroundings(Protocol):
 class Turn:
     """What the code of one turn may know and ask for. The object ends with the turn."""
 
-    __slots__ = ("_random", "actor", "attempt", "effects", "headers", "incarnation", "number", "read_only", "seq", "surroundings", "time")
+    __slots__ = (
+        "_random",
+        "actor",
+        "attempt",
+        "effects",
+        "headers",
+        "incarnation",
+        "number",
+        "over",
+        "read_only",
+        "seq",
+        "surroundings",
+        "time",
+    )
 
     def __init__(
         self,
@@ -63,6 +76,7 @@ class Turn:
         self.seq = seq
         self.headers = headers
         self.read_only = read_only  # a query: it may ask for nothing
+        self.over = False  # its code has ended: what asks for something in its name now comes too late
         self.attempt = 1
         self.effects: list[Effect] = []
         self._random: random.Random | None = None
@@ -70,6 +84,7 @@ class Turn:
     def start_again(self) -> None:
         """Forget what was asked for, for another attempt at the same message."""
         self.attempt += 1
+        self.over = False
         self.effects = []
         self._random = None
 
@@ -119,7 +134,10 @@ def take_turn(definition: Definition, instance: object, envelope: Envelope, turn
     """
     handler = definition.event(envelope.name) if envelope.kind is Kind.EVENT else definition.signal_handler(envelope.name)
     arguments, keywords = _arguments(handler, envelope)
-    answer = run(handler, instance, arguments, keywords, turn, loop)
+    try:
+        answer = run(handler, instance, arguments, keywords, turn, loop)
+    finally:
+        turn.over = True
     wanted = envelope.ask or envelope.key is not None
     return Taken(definition.encode_state(instance), Value(handler.encode_result(answer)) if wanted else None, turn.effects)
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from perdure.actors import ActorRef, IdempotencyMismatch, durable_actor, on_event, send_signal
+from perdure.actors import (
+    ActorQuarantined,
+    ActorRef,
+    IdempotencyMismatch,
+    InvalidKey,
+    current_actor,
+    durable_actor,
+    on_activate,
+    on_event,
+    send_signal,
+)
 from perdure.actors.testing import CrashPoint
 from perdure.storage import CommitUncertain
 
@@ -25,6 +35,18 @@ class Keeper:
     def keep(self, value: object) -> int:
         self.kept += 1
         return self.kept
+
+
+@durable_actor
+class Needy:
+    """Cannot come into memory without its tool."""
+
+    @on_activate
+    def take_tool(self) -> None:
+        current_actor().resources["tool"]
+
+    @on_event
+    def work(self) -> None: ...
 
 
 def once(counter: ActorRef[Counter], key: str = "k") -> ActorRef[Counter]:
@@ -133,3 +155,46 @@ async def test_signals_and_sent_events_take_keys_too(make_world: MakeWorld) -> N
 
     assert await counter.query(Counter.all_notes) == ["x"]
     assert await counter.query(Counter.value) == 1
+
+
+async def test_a_repetition_after_a_deletion_is_a_new_message(make_world: MakeWorld) -> None:
+    world = await make_world(Counter)
+    counter = world.ref(Counter, "a")
+    await once(counter).send_event(Counter.fail_after_adding, 3)
+    await world.restart()
+
+    deletion, repetition = counter.delete(), once(counter).ask(Counter.fail_after_adding, 3)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(deletion, repetition, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [type(None), LookupError]
+
+
+async def test_a_quarantined_actor_refuses_repetitions_too(make_world: MakeWorld) -> None:
+    world = await make_world(Needy)
+    needy = world.ref(Needy, "a").options(idempotency_key="k")
+
+    for _ in range(2):
+        with pytest.raises(ActorQuarantined):
+            await asyncio.wait_for(needy.ask(Needy.work), 5)
+
+
+async def test_a_key_does_not_expire_before_its_message_is_handled(make_world: MakeWorld) -> None:
+    world = await make_world(Counter)
+    counter = world.ref(Counter, "a")
+    await once(counter).send_event(Counter.fail_after_adding, 3)
+    await world.settled()
+
+    world.clock._now += 86_401  # no alarm goes off: the host was down all day
+    await world.restart()
+    await once(counter).send_event(Counter.fail_after_adding, 3)
+    await world.run_until_idle()
+
+    assert len(await world.dead_letters()) == 1
+
+
+async def test_a_key_that_is_no_text_is_refused_at_the_call(make_world: MakeWorld) -> None:
+    world = await make_world(Counter)
+
+    with pytest.raises(InvalidKey, match="lone surrogate"):
+        world.ref(Counter, "a").options(idempotency_key="\ud800")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -33,6 +34,11 @@ class Scribe:
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
+
+    @on_event
+    def keep_context(self) -> None:
+        resources: Any = current_actor().resources
+        resources.update(context=contextvars.copy_context(), counter=current_actor().ref(Counter, "b"))
 
     @on_event
     def keep(self, value: Any) -> list[Any]:
@@ -192,3 +198,11 @@ async def test_a_mistake_at_the_call_raises_there_and_stores_nothing(make_world:
         current_actor()
 
     assert world.store.commits == commits
+
+
+async def test_a_send_after_the_turn_is_refused(make_world: MakeWorld) -> None:
+    world = await make_world(Scribe, Counter, resources=(resources := {}))
+    await world.ref(Scribe, "a").ask(Scribe.keep_context)
+
+    with pytest.raises(NotInActor):
+        resources["context"].run(lambda: resources["counter"].send_event(Counter.add, 1))
