@@ -6,15 +6,16 @@ The batch that holds a message also says that its offer was accepted, so that a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import final
 
-from ..storage import Offer, Store
+from ..storage import Offer, Store, StoreFull
 from ._activation import Delivery
 from ._dispatch import Dispatcher
 from ._envelope import damaged_envelope
 from ._epoch import Epoch
-from ._ids import ActorId
+from ._errors import InvalidKey, KeyTooLong
+from ._ids import ActorId, actor_id
 from ._records import ARRIVAL_ROW, DamagedRecord
 from ._recovery import deliver_or_bury
 
@@ -39,16 +40,19 @@ class Intake:
                 if first:
                     first = False
                     drained()
-                await self._epoch.commit.space()
+                while self._epoch.commit.saturated:
+                    with suppress(StoreFull):  # what was offered is safe where it is, until the disk has room again
+                        await self._epoch.commit.space()
 
     def _take(self, offers: list[Offer]) -> None:
         for offer in offers:
             try:
                 row = ARRIVAL_ROW.unpack(offer.payload)
-            except DamagedRecord as damage:
+                actor = actor_id(row.type, row.key)
+            except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
                 self._dispatcher.settlement.bury(ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage)
             else:
-                deliver_or_bury(self._epoch, self._dispatcher, ActorId(row.type, row.key), Delivery(row.envelope))
+                deliver_or_bury(self._epoch, self._dispatcher, actor, Delivery(row.envelope))
         if offers:
             self._epoch.commit.batch.accept(offers[-1].number)
             self._epoch.commit.stage()

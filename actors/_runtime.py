@@ -114,11 +114,11 @@ class Runtime:
     async def dead_letters(self, actor: type | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
         """The messages that could not be handled: all, or one actor's; the oldest of each actor first."""
         host = await self._current("a list of dead letters")
-        await host.epoch.commit.settled()
         target = None if actor is None or key is None else actor_id(self.registry.of(actor).name, key)
         name = None if actor is None else self.registry.of(actor).name
         async for letter in scan_dead_letter_infos(host.epoch.commit.overlay, target):
             if name is None or letter.actor.type == name:
+                await host.epoch.commit.settled()
                 yield letter
 
     def statistics(self) -> DispatchStatistics:

@@ -152,8 +152,9 @@ class Settlement:
 
     def bury(self, actor: ActorId, envelope: Envelope, cause: Exception) -> None:
         """Put a message that got into no mailbox, and has no sender to be told, into the dead letters."""
-        self._epoch.arrivals += 1  # stands for its seq, so that no two letters of one moment share a key
-        self._put_dead_letter(actor, self._epoch.arrivals, DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
+        self._epoch.arrivals += 1
+        seq = self._epoch.fence.epoch << 40 | self._epoch.arrivals  # so that no two letters of one moment share a key
+        self._put_dead_letter(actor, seq, DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
 
     def _put_dead_letter(self, actor: ActorId, seq: int, letter: DeadLetter) -> None:
         put_dead_letter(self._epoch.commit.batch, actor, seq, letter)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from perdure.actors import ActorId, ActorRef, send_signal
+from perdure.actors import ActorId, ActorRef, durable_actor, on_event, on_signal, send_signal
 from perdure.actors._records import DeadLetter
 from perdure.actors.testing import World
 
@@ -16,6 +16,18 @@ from .conftest import MakeWorld
 pytestmark = pytest.mark.anyio
 
 Effect = Callable[[World, ActorRef[Counter]], Awaitable[object]]
+
+
+@durable_actor
+class Fussy:
+    """Cannot handle a signal."""
+
+    @on_event
+    def accept(self) -> None: ...
+
+    @on_signal
+    def refuse(self) -> None:
+        raise LookupError
 
 
 async def first_in_list(world: World, counter: ActorRef[Counter]) -> object:
@@ -89,6 +101,31 @@ async def test_the_dead_letter_hook_is_called_when_the_letter_is_durable(make_wo
     await world.run_until_idle()
 
     assert [(actor.key, letter.failed) for actor, letter in letters] == [("a", 3)]
+
+
+async def test_a_list_of_dead_letters_holds_only_durable_ones(make_world: MakeWorld) -> None:
+    world = await make_world(Fussy)
+    fussy = world.ref(Fussy, "a")
+
+    with world.slow_disk():
+        accepted = asyncio.ensure_future(fussy.send_event(Fussy.accept))
+        await passes_by()
+        listed = asyncio.ensure_future(world.dead_letters())
+        refused = asyncio.ensure_future(send_signal(fussy, Fussy.refuse))
+        await passes_by()
+        await let_one_commit_through(world)
+        early = listed.result() if listed.done() else []
+    await asyncio.gather(accepted, listed, refused)
+
+    assert early == []
+    assert len(await world.dead_letters()) == 1
+
+
+async def let_one_commit_through(world: World) -> None:
+    world.store.flow()
+    await asyncio.sleep(0)
+    world.store.hold()
+    await asyncio.sleep(0.05)
 
 
 async def passes_by() -> None:

@@ -1,0 +1,77 @@
+"""What other processes offer gets in whole, whatever state the host is in, and whatever they offer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from perdure.actors import Runtime
+from perdure.actors._define import definition_of
+from perdure.actors._envelope import Envelope, Kind
+from perdure.actors._ids import MessageId
+from perdure.actors._records import ARRIVAL_ROW, ArrivalRow
+from perdure.actors.testing import World
+from perdure.storage import Batch, Fence, Limits, MemoryStore, Store, StoreFull
+from perdure.storage import _commit as commit_module
+
+from .bank import Counter
+
+pytestmark = pytest.mark.anyio
+
+
+class FullDisk:
+    """A store in memory whose disk is full while it is told so."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryStore()
+        self.full = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.memory, name)
+
+    async def commit(self, batch: Batch, fence: Fence) -> bool:
+        if self.full:
+            raise StoreFull("memory:")
+        return await self.memory.commit(batch, fence)
+
+
+async def offer_addition(store: Store, number: int, key: str = "a") -> None:
+    payload = definition_of(Counter).event("add").encode_call((1,), {})
+    envelope = Envelope(MessageId(number.to_bytes(16, "big")), Kind.EVENT, "add", payload)
+    await store.offer(0, ARRIVAL_ROW.pack(ArrivalRow("Counter", key, envelope)))
+
+
+async def test_offers_wait_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_module, "RETRY_WHEN_FULL", 0.01)
+    disk = FullDisk()
+    async with Runtime(disk, [Counter], max_uncommitted=Limits(turns=1)) as runtime:
+        disk.full = True
+        for number in range(5):
+            await offer_addition(disk.memory, number)
+            await asyncio.sleep(0.03)
+        disk.full = False
+        await asyncio.sleep(0.1)
+
+        assert await runtime.ref(Counter, "a").query(Counter.value) == 5
+
+
+async def test_an_offer_to_an_impossible_key_becomes_a_dead_letter() -> None:
+    store = MemoryStore()
+    async with Runtime(store, [Counter]) as runtime:
+        await offer_addition(store, 1, key="a" * 600)
+        await offer_addition(store, 2)
+        await runtime.settled()
+
+        assert await runtime.ref(Counter, "a").query(Counter.value) == 1
+        assert [letter.actor.type async for letter in runtime.dead_letters()] == ["(inbox)"]
+
+
+async def test_the_same_first_message_begins_the_same_life() -> None:
+    lives = []
+    for seed in (1, 2):
+        async with World([Counter], seed=seed) as world:
+            await offer_addition(world.store, 1)
+            await world.settled()
+            lives.append((await world.ref(Counter, "a").info()).incarnation)
+
+    assert lives[0] == lives[1]
