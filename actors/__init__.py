@@ -1,5 +1,7 @@
 """Durable actors: ordinary classes whose state survives the process."""
 
+import typing
+
 from ._clock import Alarm, Clock, SystemClock
 from ._codec import Codec, PickleCodec, codec_named
 from ._define import durable_actor
@@ -10,7 +12,9 @@ from ._errors import (
     ActorQuarantined,
     AskTimeout,
     DefinitionError,
+    ExtraNotInstalled,
     HandlerInterrupted,
+    HostNotRunning,
     IdempotencyMismatch,
     InvalidKey,
     KeyTooLong,
@@ -37,6 +41,10 @@ from ._ref import ActorRef, send_signal
 from ._renames import Placeholder, rename
 from ._runtime import Runtime
 
+if typing.TYPE_CHECKING:
+    from ._client import Client
+    from ._named import NamedRef
+
 __all__ = [
     "ActorCompleted",
     "ActorId",
@@ -46,6 +54,7 @@ __all__ = [
     "ActorRef",
     "Alarm",
     "AskTimeout",
+    "Client",
     "Clock",
     "Codec",
     "CurrentActor",
@@ -53,11 +62,14 @@ __all__ = [
     "DeadLetterInfo",
     "DefinitionError",
     "Event",
+    "ExtraNotInstalled",
     "HandlerInterrupted",
+    "HostNotRunning",
     "IdempotencyMismatch",
     "InvalidKey",
     "KeyTooLong",
     "MailboxFull",
+    "NamedRef",
     "NotDeserializable",
     "NotDurable",
     "NotInActor",
@@ -90,3 +102,11 @@ __all__ = [
     "send_signal",
     "signal",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in {"Client", "NamedRef"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _client, _named  # a host needs no client's parts: 8 ms
+
+    return _client.Client if name == "Client" else _named.NamedRef

@@ -64,6 +64,7 @@ class Activation:
         "actor",
         "arrivals",
         "asked",
+        "askers",
         "changed",
         "damaged",
         "definition",
@@ -88,6 +89,7 @@ class Activation:
         self.damaged = False  # and its records cannot be read: no use in trying again
         self.arrivals: deque[Delivery] | None = None
         self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
+        self.askers: set[tuple[bytes, int]] | None = None  # in other processes, read for a deletion, which is to tell them all
         self.gate = DURABLE
         self.dirty = False  # something is to be staged
         self.changed = False  # and the snapshot is part of it

@@ -85,6 +85,8 @@ class Call:
                 schema["properties"][parameter.name]["default"] = parameter.default
             if parameter.kind is Parameter.VAR_KEYWORD:
                 schema["additionalProperties"] = True
+            elif parameter.kind is Parameter.VAR_POSITIONAL:
+                schema["properties"][parameter.name]["x-rest"] = True  # it takes what is left of an array of arguments
         return {**schema, "$defs": components} if components else schema
 
     @cached_property

@@ -112,6 +112,14 @@ class MsgspecCodec:
         return msgspec.convert(value, type, str_keys=self.is_json)
 
 
+def shown_as_json(value: object) -> bytes:
+    """A value as JSON for people and tools: what has no JSON form is shown by its repr."""
+    try:
+        return msgspec.json.encode(value, enc_hook=repr)
+    except Exception:  # noqa: BLE001  keys that JSON has not, a value that contains itself, an attribute that raises
+        return msgspec.json.encode(repr(value))
+
+
 PICKLE: Final = PickleCodec()
 _CODECS: Final[dict[str, PickleCodec | MsgspecCodec]] = {
     "pickle": PICKLE,

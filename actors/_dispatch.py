@@ -17,6 +17,7 @@ from ..storage import Batch, fresh, settle
 from ._acceptance import Acceptance
 from ._activation import Activation, Delivery
 from ._clock import Alarm
+from ._envelope import Kind
 from ._epoch import Epoch
 from ._errors import UnknownActorType
 from ._ids import ActorId
@@ -75,10 +76,12 @@ class Dispatcher:
     def deliver(self, actor: ActorId, delivery: Delivery) -> None:
         """Take a message for an actor: whatever becomes of it, it is part of the open batch when this returns."""
         activation = self._active.get(actor) or self._activate(actor)
-        if activation.wanted or not activation.loaded or activation.arrivals or delivery.envelope.key is not None:
+        envelope = delivery.envelope
+        must_read = not activation.loaded or envelope.key is not None or envelope.kind is Kind.DELETE
+        if must_read or activation.wanted or activation.arrivals:
             activation.arrivals = activation.arrivals or deque()
             activation.arrivals.append(delivery)
-            self.settlement.touch(activation, len(delivery.envelope.payload))
+            self.settlement.touch(activation, len(envelope.payload))
             self.loader.want(activation)
         else:
             self._enqueue(activation)  # first, so that the turn comes before the commit that the sender waits for: one commit, not two

@@ -11,7 +11,9 @@
     │   └── KeyTooLong               more than 200 bytes of UTF-8
     ├── NotInActor                   a verb for actors' code, used elsewhere
     ├── NotDurable                   something that cannot be resumed after a crash, used in an actor
-    ├── RuntimeNotRunning            the host has not started, or has ended
+    ├── RuntimeNotRunning            the runtime or client has not started, or has ended
+    ├── HostNotRunning               what only a running host can answer was asked, and none runs
+    ├── ExtraNotInstalled            (ImportError) a package that only some need is missing
     ├── MailboxFull                  the actor has too much to do already
     ├── IdempotencyMismatch          a key used again for something else
     ├── AskTimeout                   (TimeoutError) no reply in time; the event may still be handled
@@ -227,7 +229,40 @@ class RuntimeNotRunning(PerdureError):
         self.what = what
 
     def __str__(self) -> str:
-        return f"{self.what}: the runtime is not running. Use it inside `async with Runtime(…) as runtime:`."
+        return f"{self.what}: the runtime is not running. Use it inside `async with Runtime(…)` or `async with Client(…)`."
+
+
+@final
+class HostNotRunning(PerdureError):
+    """Something that only a running host can answer was asked by a client. `what` was asked, `why` is what is known of the host."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, store: str, what: str, why: str) -> None:
+        super().__init__(store, what, why)
+        self.store = store
+        self.what = what
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.store}: only a host can answer {self.what!r}, and {self.why}. Start one:\n    perdure run MODULE --store {self.store}"
+        )
+
+
+@final
+class ExtraNotInstalled(PerdureError, ImportError):
+    """A package that only some need is missing. `package` is its name, `extra` the extra of Perdure that brings it."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package = package
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f'{self.package} is not installed. Install it with Perdure:\n    pip install "perdure[{self.extra}]"'
 
 
 @final

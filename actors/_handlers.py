@@ -14,7 +14,8 @@ from types import FunctionType
 from typing import Any, Final, final
 
 from ._calls import Call, method_signature
-from ._codec import Codec
+from ._codec import Codec, shown_as_json
+from ._envelope import Form
 from ._errors import DefinitionError
 from ._marks import HandlerKind, Waits, is_activation, kind_of, refuse_unfit
 
@@ -37,8 +38,13 @@ class Handler(Call):
     def __repr__(self) -> str:
         return f"<{self.kind.value} {self.label}{self.signature}>"
 
-    def encode_result(self, value: object) -> bytes:
-        """What the function returned, as bytes. Raises NotSerializable, its path beginning with the handler's name."""
+    def encode_result(self, value: object, form: Form = Form.CODEC) -> bytes:
+        """What the function returned, as bytes; as JSON for whoever called with JSON.
+
+        Raises NotSerializable, its path beginning with the handler's name.
+        """
+        if form is Form.JSON:
+            return shown_as_json(value)
         return self._encode_value(value, f"{self.label}()")
 
     def decode_result(self, data: bytes) -> Any:

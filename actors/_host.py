@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, final
 
 import anyio
+import anyio.lowlevel
 
 from ..storage import Batch, Fence, GroupCommit, Limits, Store, StoreError
 from ..tracing import outgoing_headers
@@ -24,7 +25,7 @@ from ._epoch import Epoch
 from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import ActorId, MessageId
 from ._intake import Intake
-from ._persistence import put_host, read_expired
+from ._persistence import put_host, read_expired, read_expired_replies, read_host
 from ._query import Reader
 from ._records import DeadLetter, HostRow, Outcome
 from ._recovery import find_work, put_registry, read_and_charge
@@ -76,6 +77,10 @@ class Host:
         )
         self.dispatcher = Dispatcher(self.epoch)
         self.reader = Reader(self.epoch, self.dispatcher)
+        from ._door import Door  # only who hosts loads it: 5 ms
+
+        self._door = Door(store, self.epoch, self.reader.query)
+        self.epoch.reply = self._door.reply
         self._intake = Intake(store, self.epoch, self.dispatcher)
         self._stop = asyncio.Event()
         self._scope = anyio.CancelScope()
@@ -122,21 +127,12 @@ class Host:
             await commit.space()
 
     def _envelope(self, request: Request, *, ask: bool) -> Envelope:
-        return Envelope(
-            id=MessageId(self.epoch.entropy.token()),
-            kind=request.kind,
-            name=request.name,
-            payload=request.payload,
-            form=request.form,
-            ask=ask,
-            key=request.key,
-            headers=outgoing_headers(),
-            sent_at=self.epoch.clock.now(),
-        )
+        epoch = self.epoch
+        return request.envelope(MessageId(epoch.entropy.token()), epoch.clock.now(), outgoing_headers(), ask=ask)
 
     # --- life ---
 
-    async def run(self, started: Callable[[], None], door: str, pid: int, last: BreadcrumbFile | None) -> None:
+    async def run(self, started: Callable[[], None], pid: int, last: BreadcrumbFile | None) -> None:
         """Live: recover, call `started`, take turns until `stop`, hand in what is done. Raises the store's error that ends the epoch."""
         error: BaseException | None = None
         self.epoch.watchdog.start()
@@ -144,12 +140,13 @@ class Host:
             async with anyio.create_task_group() as tasks:
                 self._scope = tasks.cancel_scope
                 tasks.start_soon(self.epoch.commit.run)
-                await self._recover(door, pid, last)
+                await self._recover(pid, last)
                 tasks.start_soon(self.dispatcher.loader.run)
                 drained = asyncio.Event()
                 tasks.start_soon(self._intake.run, drained.set)
                 tasks.start_soon(self._sweep)
                 await drained.wait()
+                tasks.start_soon(self._door.run)
                 started()
                 await self._stop.wait()
                 with anyio.move_on_after(DRAIN_WITHIN):
@@ -164,6 +161,7 @@ class Host:
         finally:
             self.epoch.commit.abandon()
             reason = None if error is None else only(error)
+            self._door.take_down()
             self.dispatcher.abandon(reason if isinstance(reason, Exception) else RuntimeNotRunning("an answer was still to come"))
             self.epoch.watchdog.stop()
             self.epoch.breadcrumbs.close()
@@ -184,12 +182,15 @@ class Host:
         self.dispatcher.stop()
         self._scope.cancel()
 
-    async def _recover(self, door: str, pid: int, last: BreadcrumbFile | None) -> None:
+    async def _recover(self, pid: int, last: BreadcrumbFile | None) -> None:
         epoch = self.epoch
+        before = await read_host(epoch.commit.overlay)
+        if before is not None:
+            self._door.clear_away(before.door)
         found = None if last is None else last.found()
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, found, epoch.clock.now())
         put_registry(epoch)
-        put_host(epoch.commit.batch, HostRow(door, pid, epoch.clock.now()))
+        put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
         epoch.commit.stage()
         await epoch.commit.settled()
         epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one
@@ -208,6 +209,12 @@ class Host:
                 commit.batch.delete(key)
             commit.stage()
             await commit.settled()
+        place: bytes | None = b""
+        while place is not None:
+            expired, place = await read_expired_replies(commit.overlay, self.epoch.clock.now(), place)
+            for key in expired:
+                commit.batch.delete(key)  # with whatever batch comes next
+            await anyio.lowlevel.checkpoint()  # however many there are, turns go on
 
     def _seal(self, batch: Batch) -> None:
         self.dispatcher.stage(batch)

@@ -18,7 +18,7 @@ from ._envelope import Kind
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._mailbox import Item, LaneQueue, Mailbox
-from ._persistence import key_digest, read_actors, read_key_rows, read_lane
+from ._persistence import key_digest, read_actors, read_key_rows, read_lane, read_waiting
 from ._records import DamagedRecord, KeyRow, Lane
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
@@ -75,6 +75,8 @@ class Loader:
         for activation in activations:
             if activation.starved:
                 await self._fill(activation, activation.mailbox)
+            if any(delivery.envelope.kind is Kind.DELETE for delivery in activation.arrivals or ()):
+                activation.askers = await self._read_askers(activation)
         known = await self._read_keys(activations)
         del self._wanted[: len(activations)]
         for activation in activations:
@@ -126,6 +128,12 @@ class Loader:
         """Quarantine an actor whose records cannot be read, so that nothing is written over them."""
         activation.damaged = True
         self._quarantine(activation, StoreCorrupt("the store", what))
+
+    async def _read_askers(self, activation: Activation) -> set[tuple[bytes, int]]:
+        mailbox, waiting = activation.mailbox, await read_waiting(self._epoch.commit.overlay, activation.actor)
+        assert mailbox is not None
+        askers = {item.envelope.reply_to for lane, item in waiting if item.seq > mailbox.lane(lane).cursor}
+        return {reply_to for reply_to in askers if reply_to is not None}
 
     async def _read_keys(self, activations: list[Activation]) -> KnownKeys:
         wanted = [(a.actor, key_digest(d.envelope.key[0])) for a in activations for d in a.arrivals or () if d.envelope.key is not None]

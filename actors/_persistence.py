@@ -364,3 +364,23 @@ async def read_expired(reads: Reads, now: float) -> list[bytes]:
         if isinstance(row, KeyRow) and row.expires < now and row.outcome is not None:
             expired.append(key_row_key(ActorId(type_name, key), digest))
     return expired
+
+
+async def read_expired_replies(reads: Reads, now: float, start: bytes) -> tuple[list[bytes], bytes | None]:
+    """(the keys of replies that nobody has fetched by `now`, of a page from the key `start` on; where the next page starts, if any)."""
+    whole = keys.below((PARTITION, Table.REPLY))
+    entries = await reads.scan(Range(max(start, whole.start), whole.stop), limit=PAGE)
+    rows = [(entry.key, REPLY_ROW.read(entry.value)) for entry in entries]
+    expired = [key for key, row in rows if isinstance(row, ReplyRow) and row.expires < now]
+    return expired, entries[-1].key + b"\0" if len(entries) == PAGE else None
+
+
+async def read_waiting(reads: Reads, actor: ActorId) -> list[tuple[Lane, Item]]:
+    """All messages of an actor's mailbox, with their lanes; damaged ones are passed over."""
+    entries = [entry async for page in scan_pages(reads, below_actor(Table.MAILBOX, actor)) for entry in page]
+    rows = [(keys.unpack(entry.key), MAILBOX_ROW.read(entry.value)) for entry in entries]
+    return [
+        (Lane(cast("int", key[-2])), Item(cast("int", key[-1]), row.place, row.envelope))
+        for key, row in rows
+        if isinstance(row, MailboxRow)
+    ]

@@ -107,7 +107,7 @@ class Reader:
             arguments, keywords = _arguments(handler, request)
             work = partial(run, handler, instance, arguments, keywords, turn, epoch.loop)
             answer: Any = epoch.watchdog.guard((request.target, request.name), work)
-            outcome: Outcome = Value(handler.encode_result(answer))
+            outcome: Outcome = Value(handler.encode_result(answer, request.form))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the query raises is its answer

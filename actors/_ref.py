@@ -13,10 +13,10 @@ from datetime import timedelta
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, Self, TypeVar, final, overload
 
 from ._digest import digest
-from ._envelope import Form, Kind
+from ._envelope import Envelope, Form, Kind
 from ._errors import NotDurable, NotInActor, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
-from ._ids import ActorId, check_idempotency_key
+from ._ids import ActorId, MessageId, check_idempotency_key
 from ._info import ActorInfo
 from ._marks import Event, Query, Signal, Waits
 from ._records import Outcome, Raised
@@ -44,6 +44,23 @@ class Request(NamedTuple):
     form: Form = Form.CODEC
     key: tuple[str, bytes] | None = None
     timeout: float | None = None
+
+    def envelope(
+        self, message_id: MessageId, sent_at: float, headers: dict[str, str] | None, *, ask: bool, reply_to: tuple[bytes, int] | None = None
+    ) -> Envelope:
+        """The message as it travels; `sent_at` in seconds since the epoch."""
+        return Envelope(
+            id=message_id,
+            kind=self.kind,
+            name=self.name,
+            payload=self.payload,
+            form=self.form,
+            ask=ask,
+            key=self.key,
+            reply_to=reply_to,
+            headers=headers,
+            sent_at=sent_at,
+        )
 
 
 class Port(Protocol):

@@ -239,7 +239,7 @@ class Runtime:
             breadcrumbs, last = self._breadcrumbs()
             host = Host(store, fence, self._settings, breadcrumbs)
             try:
-                await host.run(lambda: begin(host), "", os.getpid(), last)
+                await host.run(lambda: begin(host), os.getpid(), last)
             finally:
                 self._host = None
                 self._hosted.clear()

@@ -36,7 +36,10 @@ from ._records import BackOff, DeadLetter, KeyRow, Outcome, QuarantineRow, Raise
 from ._turn import Taken, Turn
 
 MAX_INTERRUPTED = 3  # attempts at one message in which the host died, before the message is put aside
+KEEP_REPLIES = 86400.0  # seconds that an outcome waits for the client who asked, if that is away
 SIGNAL_ATTEMPTS = 3  # a signal is retried at once, so that it does not overtake itself
+
+ReplyTo = tuple[bytes, int]  # client, number
 
 logger = logging.getLogger("perdure.actors")
 
@@ -110,12 +113,12 @@ class Settlement:
         """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
         delete_actor(self._epoch.commit.batch, activation.actor)
         self.discharge(activation.decoding)
-        asked, activation.asked = activation.asked or {}, None
+        deliveries, askers = self._waiting(activation)
         activation.install(None, None)
         activation.forget_instance()
         activation.damaged = False
         self.touch(activation)
-        self._answer_all(activation, asked, ActorCompleted(activation.actor))
+        self._answer_all(activation, deliveries, askers, ActorCompleted(activation.actor))
 
     def release(self, activation: Activation) -> None:
         """Let a quarantined actor go on, with the message that it stood still at."""
@@ -132,8 +135,7 @@ class Settlement:
         activation.failure = failure
         put_quarantine(self._epoch.commit.batch, activation.suffix, QuarantineRow(failure, self._epoch.clock.now()))
         self.touch(activation)
-        asked, activation.asked = activation.asked or {}, None
-        self._answer_all(activation, asked, quarantined(activation.actor, failure))
+        self._answer_all(activation, *self._waiting(activation), quarantined(activation.actor, failure))
 
     def interrupted(self, item: Item) -> int:
         """How often a host has died while it handled the message."""
@@ -145,13 +147,16 @@ class Settlement:
         if delivery.answered is not None:
             activation.gate.when_open(partial(_resolve, delivery.answered, outcome))
         if delivery.envelope.reply_to is not None:
-            self._reply(activation, delivery.envelope.reply_to, outcome)
+            self._reply(delivery.envelope.reply_to, outcome)
         if delivery.row is not None:
             self._epoch.commit.batch.delete(delivery.row)
             self.touch(activation)
 
     def bury(self, actor: ActorId, envelope: Envelope, cause: Exception) -> None:
-        """Put a message that got into no mailbox, and has no sender to be told, into the dead letters."""
+        """Deal with a message that got into no mailbox: whoever asks is told, and what was only sent goes into the dead letters."""
+        if envelope.reply_to is not None:
+            self._reply(envelope.reply_to, Raised(Failure.of(cause)))
+            return
         self._epoch.arrivals += 1
         seq = self._epoch.fence.epoch << 40 | self._epoch.arrivals  # so that no two letters of one moment share a key
         self._put_dead_letter(actor, seq, DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
@@ -164,10 +169,21 @@ class Settlement:
         if self._epoch.on_dead_letter is not None:
             gate.when_open(partial(_call_hook, self._epoch.on_dead_letter, actor, letter))
 
-    def _answer_all(self, activation: Activation, asked: dict[int, list[Delivery]], error: PerdureError) -> None:
+    def _waiting(self, activation: Activation) -> tuple[list[Delivery], set[ReplyTo]]:
+        """Whoever waits for an outcome of the actor: here, and in other processes, as far as their messages are known."""
+        asked, activation.asked = activation.asked or {}, None
+        askers, activation.askers = activation.askers or set(), None
+        for item in activation.mailbox.waiting() if activation.mailbox is not None else ():
+            if item.envelope.reply_to is not None:
+                askers.add(item.envelope.reply_to)
+        return [delivery for deliveries in asked.values() for delivery in deliveries], askers
+
+    def _answer_all(self, activation: Activation, deliveries: list[Delivery], askers: set[ReplyTo], error: PerdureError) -> None:
         outcome = Raised(Failure.of(error))
-        for delivery in (delivery for deliveries in asked.values() for delivery in deliveries):
+        for delivery in deliveries:
             self.answer(activation, delivery, outcome)
+        for reply_to in askers:
+            self._reply(reply_to, outcome)
 
     def _conclude(self, activation: Activation, item: Item, outcome: Outcome) -> None:
         envelope = item.envelope
@@ -176,16 +192,16 @@ class Settlement:
             row = KeyRow(envelope.name, envelope.key[1], item.seq, expires, outcome)
             put_key_row(self._epoch.commit.batch, activation.actor, key_digest(envelope.key[0]), row)
         if envelope.reply_to is not None:
-            self._reply(activation, envelope.reply_to, outcome)
+            self._reply(envelope.reply_to, outcome)
         if activation.asked:
             for delivery in activation.asked.pop(item.seq, ()):
                 self.answer(activation, delivery, outcome)
             activation.asked = activation.asked or None
 
-    def _reply(self, activation: Activation, reply_to: tuple[bytes, int], outcome: Outcome) -> None:
-        expires = self._epoch.clock.now() + activation.definition.dedupe_for.total_seconds()
-        put_reply(self._epoch.commit.batch, reply_to, ReplyRow(outcome, expires))
-        self.touch(activation).when_open(lambda error: None if error else self._epoch.reply(reply_to, outcome))
+    def _reply(self, reply_to: ReplyTo, outcome: Outcome) -> None:
+        row = ReplyRow(outcome, self._epoch.clock.now() + KEEP_REPLIES)
+        put_reply(self._epoch.commit.batch, reply_to, row)
+        self._epoch.commit.stage(100).when_open(lambda error: None if error else self._epoch.reply(reply_to, outcome))
 
     def discharge(self, subject: MessageId) -> None:
         """What a host had died in is done: forget its interrupted attempts."""

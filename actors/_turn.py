@@ -139,7 +139,7 @@ def take_turn(definition: Definition, instance: object, envelope: Envelope, turn
     finally:
         turn.over = True
     wanted = envelope.ask or envelope.key is not None
-    return Taken(definition.encode_state(instance), Value(handler.encode_result(answer)) if wanted else None, turn.effects)
+    return Taken(definition.encode_state(instance), Value(handler.encode_result(answer, envelope.form)) if wanted else None, turn.effects)
 
 
 def run(handler: Handler, instance: object, arguments: Any, keywords: Any, turn: Turn, loop: TurnLoop) -> Any:

@@ -54,8 +54,12 @@ class Doorbell:
 
     async def wait(self) -> None:
         """Return at the next ring since `listen`, or when it is time to look anyway."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._rung.wait(), SLOW_LOOK if self.works else FAST_LOOK)
+        # By `wait_for` each ring would cost a client's ask two more rounds of the loop.
+        alarm = self._loop.call_later(SLOW_LOOK if self.works else FAST_LOOK, self._rung.set)
+        try:
+            await self._rung.wait()
+        finally:
+            alarm.cancel()
 
     def take_down(self) -> None:
         """Remove the socket, and end every `wait`."""

@@ -1,0 +1,214 @@
+"""A client: any process of the machine that sends to the actors of a store, and reads them, without hosting them.
+
+What it sends is durable in the store's inbox when the call returns, whether a host runs or not. What it asks is answered by whoever hosts
+the store, now or later: the outcome waits in the store until the client has it. Infos and lists it reads from the store itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Final, NamedTuple, Self, TypeVar, final, overload
+
+import anyio
+import anyio.abc
+
+from ..storage import Store, open_store
+from ..tracing import outgoing_headers
+from ._catalogue import Catalogue, encode_json_call
+from ._clock import SystemClock, SystemEntropy
+from ._define import Definition, definition_of
+from ._envelope import Form, Kind
+from ._errors import AskTimeout, RuntimeNotRunning
+from ._host import only
+from ._ids import ActorId, MessageId, actor_id
+from ._info import ActorInfo, DeadLetterInfo
+from ._link import Link
+from ._named import NamedRef
+from ._persistence import PARTITION
+from ._query import read_info, scan_dead_letter_infos, scan_infos
+from ._records import ARRIVAL_ROW, ArrivalRow, Outcome, status_named
+from ._ref import ActorRef, Request
+from ._registry import Registry
+
+A = TypeVar("A")
+
+_WANTED: Final = {Kind.EVENT: "event", Kind.SIGNAL: "signal", Kind.DECLARED: "signal"}
+
+
+class _Entered(NamedTuple):
+    """What a client has while it is used."""
+
+    store: Store
+    catalogue: Catalogue
+    link: Link
+    tasks: anyio.abc.TaskGroup
+
+
+@final
+class Client:
+    """Reaches the actors of a store from another process. Use it with `async with`; it may be in the host's process, too.
+
+    `store`: the URL of a store that exists, `lmdb:PATH`. `actors`: classes of actors to which references may come in answers; those given
+    to `ref` are added by themselves. Raises ValueError for a store that lives in one process's memory, StoreError for one that is not
+    there.
+    """
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, store: str, actors: Iterable[type] = ()) -> None:
+        if store.startswith("memory:"):
+            raise ValueError("memory: belongs to one process, so it has no clients: use the runtime's own references, or lmdb:PATH")
+        self._url = store
+        self._definitions: dict[type, Definition] = {}
+        self._registry = Registry(())
+        self._clock = SystemClock()
+        self._entropy = SystemEntropy()
+        self._id = self._entropy.token()
+        self._entered: _Entered | None = None
+        for actor in actors:
+            self._learn(actor)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._url}: {self._entered.link if self._entered else 'not open'}>"
+
+    @property
+    def registry(self) -> Registry:
+        """The types whose classes it knows."""
+        return self._registry
+
+    # --- references and reading ---
+
+    @overload
+    def ref(self, actor: type[A], key: str, /) -> ActorRef[A]: ...
+    @overload
+    def ref(self, actor: str, key: str, /) -> NamedRef: ...
+    def ref(self, actor: type[A] | str, key: str, /) -> ActorRef[A] | NamedRef:
+        """A reference to an actor, whether it exists or not; by its type's name, it is called with JSON and needs no class.
+
+        Raises DefinitionError for a class that is no actor type, KeyTooLong, InvalidKey. Whether any host has served the type is found
+        out by the first call.
+        """
+        if isinstance(actor, str):
+            return NamedRef(actor_id(actor, key), self)
+        return ActorRef(actor_id(self._learn(actor).name, key), self)
+
+    async def actors(self, actor: type | str | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
+        """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. No host is needed.
+
+        Actors that come or go meanwhile may be missed, and so may what is in the inbox still. Raises ValueError for an unknown status.
+        """
+        entered = self._open("a list of actors")
+        wanted = None if status is None else status_named(status)
+        async for info in scan_infos(entered.store, await self._type_name(entered, actor), wanted, prefix):
+            yield info
+
+    async def dead_letters(self, actor: type | str | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
+        """The messages that could not be handled: all, or one actor's; the oldest of each actor first. No host is needed."""
+        entered = self._open("a list of dead letters")
+        name = await self._type_name(entered, actor)
+        target = None if name is None or key is None else actor_id(name, key)
+        async for letter in scan_dead_letter_infos(entered.store, target):
+            if name is None or letter.actor.type == name:
+                yield letter
+
+    # --- the port ---
+
+    async def ask(self, request: Request) -> Outcome:
+        """As `Port.ask`."""
+        entered = self._open(request.name)
+        await self._check(entered, request)
+        number, answered = entered.link.expect()
+        limit = asyncio.timeout(request.timeout)
+        try:
+            async with limit:
+                await self._offer(entered, request, (self._id, number))
+                return await answered
+        except TimeoutError:
+            if not limit.expired() or request.timeout is None:
+                raise
+            raise AskTimeout(request.target, request.name, request.timeout) from None
+        finally:
+            entered.link.forget(number)
+
+    async def send(self, request: Request) -> None:
+        """As `Port.send`: returns once the message is durable in the inbox."""
+        entered = self._open(request.name)
+        await self._check(entered, request)
+        await self._offer(entered, request, None)
+
+    async def query(self, request: Request) -> Outcome:
+        """As `Port.query`. Raises HostNotRunning if no host answers within a second."""
+        entered = self._open(request.name)
+        await entered.catalogue.find(request.target, "query", request.name)
+        return await entered.link.question(request)
+
+    async def info(self, target: ActorId) -> ActorInfo:
+        """As `Port.info`, from the store: what is in the inbox still is not seen."""
+        return await read_info(self._open("info").store, target)
+
+    async def named_call(self, target: ActorId, wanted: str, name: str, arguments: str | bytes) -> Request:
+        """A call by name with JSON, checked against what the store says of the type; `wanted` as in `Catalogue.find`."""
+        listed = await self._open(name).catalogue.find(target, wanted, name)
+        return Request(target, listed.kind, name, encode_json_call(listed, arguments), Form.JSON)
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        if self._entered is not None:
+            raise RuntimeNotRunning("a client is entered once: make another")
+        store = open_store(self._url, create=False)
+        link, tasks = Link(store, self._id), anyio.create_task_group()
+        await tasks.__aenter__()
+        tasks.start_soon(link.run)
+        self._entered = _Entered(store, Catalogue(store), link, tasks)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        entered, self._entered = self._entered, None
+        assert entered is not None
+        entered.tasks.cancel_scope.cancel()
+        try:
+            return await entered.tasks.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            cause = only(group)
+            if cause is error:
+                return False
+            raise cause from None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await entered.link.close()
+                await entered.store.close()
+
+    def _open(self, what: str) -> _Entered:
+        if self._entered is None:
+            raise RuntimeNotRunning(what)
+        return self._entered
+
+    def _learn(self, actor: type) -> Definition:
+        definition = self._definitions.get(actor)
+        if definition is None:
+            definition = definition_of(actor)
+            self._registry = Registry([*self._definitions.values(), definition])
+            self._definitions[actor] = definition
+        return definition
+
+    async def _type_name(self, entered: _Entered, actor: type | str | None) -> str | None:
+        if actor is None:
+            return None
+        return (await entered.catalogue.require(actor if isinstance(actor, str) else self._learn(actor).name)).name
+
+    async def _check(self, entered: _Entered, request: Request) -> None:
+        wanted = _WANTED.get(request.kind)
+        if wanted is None:
+            await entered.catalogue.require(request.target.type)
+        else:
+            await entered.catalogue.find(request.target, wanted, request.name)
+
+    async def _offer(self, entered: _Entered, request: Request, reply_to: tuple[bytes, int] | None) -> None:
+        message_id, now = MessageId(self._entropy.token()), self._clock.now()
+        envelope = request.envelope(message_id, now, outgoing_headers(), ask=reply_to is not None, reply_to=reply_to)
+        await entered.store.offer(PARTITION, ARRIVAL_ROW.pack(ArrivalRow(*request.target, envelope)))
