@@ -47,6 +47,7 @@ class _Walk:
         self._file = file
         self._size = header.page_size
         self._end = header.last_page + 1
+        self._written = _written(file, header)
         self._transaction = header.transaction
         self._tree = tree
         self._seen = seen
@@ -123,7 +124,7 @@ class _Walk:
         _require(ordered and inside, f"page {place.number} has keys out of order")
 
     def _look_at_overflow(self, number: int, size: int) -> None:
-        _require(1 < number < self._end, f"page {number} is outside the file")
+        _require(1 < number < self._written, f"page {number} is outside the file")
         found, _, flags, low, high = _PAGE.unpack(os.pread(self._file, _PAGE.size, number * self._size))
         count = low | high << 16
         needed = (_PAGE.size - 1 + size) // self._size + 1  # a value that was overwritten by a shorter one keeps its pages
@@ -147,7 +148,7 @@ class _Walk:
         self.free_pages += pages
 
     def _claim(self, number: int, count: int) -> None:
-        _require(1 < number < number + count <= self._end, f"page {number} is outside the file")
+        _require(1 < number < number + count <= self._written, f"page {number} is outside the file")
         for page in range(number, number + count):
             _require(page not in self._seen, f"page {page} is used twice")
             self._seen.add(page)
@@ -162,7 +163,9 @@ def check_tree(path: str, transaction: int) -> bool:
     try:
         return _check_trees(file, header)
     except ValueError as unsound:
-        raise StoreCorrupt(path, f"it is damaged: {unsound}") from unsound
+        left, needed = _written(file, header) * header.page_size, (header.last_page + 1) * header.page_size
+        cut = f"truncated: {left} of at least {needed} bytes are left" if left < needed else "damaged"
+        raise StoreCorrupt(path, f"it is {cut}: {unsound}") from unsound
     finally:
         os.close(file)
 
@@ -171,14 +174,21 @@ def _check_trees(file: int, header: Header) -> bool:
     seen: set[int] = set()
     main = _Walk(file, header, header.main, seen, free=False)
     free = _Walk(file, header, header.free, seen, free=True)
+    unwritten = range(_written(file, header), header.last_page + 1)
     whole = main.run(WALKED_PAGES)
-    whole = free.run(WALKED_PAGES) and whole
+    whole = free.run(header.last_page if unwritten else WALKED_PAGES) and whole
     free_pages = set(free.free_pages)
     _require(len(free_pages) == len(free.free_pages), "the free list names a page twice")
     _require(seen.isdisjoint(free_pages), "the free list names pages that are in use")
+    _require(free_pages.issuperset(unwritten), "pages that are in use are missing")
     if whole:
         _require(len(seen) + len(free_pages) == header.last_page - 1, "pages are neither free nor in use")
     return whole
+
+
+def _written(file: int, header: Header) -> int:
+    """How many pages the file holds, of those that the header counts."""
+    return min(os.fstat(file).st_size // header.page_size, header.last_page + 1)
 
 
 def _require(sound: bool, what: str) -> None:
