@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol, final
 
 SUBJECT_BYTES: Final = 40
-_LAYOUT: Final = struct.Struct(f"<BB{SUBJECT_BYTES}sI")  # phase, length of the subject, subject, CRC-32 of the subject
+_LAYOUT: Final = struct.Struct(f"<BB{SUBJECT_BYTES}sQI")  # phase, length of the subject, subject, epoch, CRC-32 of epoch and subject
 
 
 class Phase(IntEnum):
@@ -27,10 +27,11 @@ class Phase(IntEnum):
 
 
 class Crumb(NamedTuple):
-    """What was found of the last host."""
+    """What was found of the last host, and the epoch in which it died."""
 
     phase: Phase
     subject: bytes
+    epoch: int = 0
 
 
 class Breadcrumbs(Protocol):
@@ -65,11 +66,13 @@ class NoBreadcrumbs:
 
 @final
 class BreadcrumbFile:
-    """One slot in a small file."""
+    """One slot in a small file, for one epoch of a host."""
 
-    __slots__ = ("_map",)
+    __slots__ = ("_epoch", "_map", "_seed")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, epoch: int = 0) -> None:
+        self._epoch = epoch
+        self._seed = _seed(epoch)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, mmap.PAGESIZE)
@@ -79,7 +82,7 @@ class BreadcrumbFile:
 
     def enter(self, phase: Phase, subject: bytes) -> None:
         """As `Breadcrumbs.enter`."""
-        _LAYOUT.pack_into(self._map, 0, phase, len(subject), subject, zlib.crc32(subject))
+        _LAYOUT.pack_into(self._map, 0, phase, len(subject), subject, self._epoch, zlib.crc32(subject, self._seed))
 
     def leave(self) -> None:
         """As `Breadcrumbs.leave`."""
@@ -91,8 +94,12 @@ class BreadcrumbFile:
 
     def found(self) -> Crumb | None:
         """What the last host was in the middle of; None if it was idle, or if the file is torn."""
-        phase, length, padded, checksum = _LAYOUT.unpack_from(self._map)
+        phase, length, padded, epoch, checksum = _LAYOUT.unpack_from(self._map)
         subject: bytes = padded[: min(length, SUBJECT_BYTES)]
-        if phase not in (Phase.TURN, Phase.DECODE) or zlib.crc32(subject) != checksum:
+        if phase not in (Phase.TURN, Phase.DECODE) or zlib.crc32(subject, _seed(epoch)) != checksum:
             return None
-        return Crumb(Phase(phase), subject)
+        return Crumb(Phase(phase), subject, epoch)
+
+
+def _seed(epoch: int) -> int:
+    return zlib.crc32(epoch.to_bytes(8, "little"))

@@ -156,7 +156,7 @@ class Dispatcher:
             self._rest(activation)
             return
         if not self._performer.may_run(activation, item):
-            activation.gate.when_open(partial(self._resume, activation))
+            activation.gate.when_open(partial(self._resume, activation.actor))
             return
         self._turns += 1
         activation.used = True
@@ -166,14 +166,14 @@ class Dispatcher:
     def _after_turn(self, activation: Activation) -> None:
         if activation.starved:
             self.loader.want(activation)
-        elif len(activation.mailbox or ()):
+        elif activation.mailbox is not None and len(activation.mailbox):
             self._enqueue(activation)
         else:
             self._rest(activation)
 
-    def _resume(self, activation: Activation, error: BaseException | None) -> None:
+    def _resume(self, actor: ActorId, error: BaseException | None) -> None:
         if error is None:
-            self._enqueue(activation)
+            self._wake(actor)  # by address: the activation that waited may have left memory, and another one be at work
 
     # --- rest and memory ---
 

@@ -153,11 +153,15 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @final
 class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How often the host died while it worked on a message (or decoded an actor); `at` is the last time, in seconds since the epoch."""
+    """How often the host died while it worked on a message (or decoded an actor).
+
+    `at` is the last time, in seconds since the epoch; `epoch` the last host's epoch in which it did.
+    """
 
     subject: MessageId
     interrupted: int
     at: float
+    epoch: int = 0
 
 
 @final

@@ -38,11 +38,12 @@ async def read_and_charge(reads: Reads, batch: Batch, crumb: Crumb | None, now: 
     if crumb is not None:
         subject = MessageId(crumb.subject)
         before = charges.get(subject)
-        charge = Charge(subject, (before.interrupted if before else 0) + 1, now)
-        charges[subject] = charge
-        put_charge(batch, charge)
-        what = "a turn" if crumb.phase is Phase.TURN else "decoding an actor"
-        logger.warning("the last host died in %s (%s), for the %d. time", what, subject.hex(), charge.interrupted)
+        if before is None or before.epoch != crumb.epoch:  # else a host charged it, and was killed before it could take the crumb away
+            charge = Charge(subject, (before.interrupted if before else 0) + 1, now, crumb.epoch)
+            charges[subject] = charge
+            put_charge(batch, charge)
+            what = "a turn" if crumb.phase is Phase.TURN else "decoding an actor"
+            logger.warning("the last host died in %s (%s), for the %d. time", what, subject.hex(), charge.interrupted)
     return {subject: charge for subject, charge in charges.items() if charge.at > now - FORGET_CHARGES_AFTER}
 
 

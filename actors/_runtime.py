@@ -236,7 +236,7 @@ class Runtime:
         store = open_store(self._given) if isinstance(self._given, str) else self._given
         try:
             fence = await store.own(PARTITION)
-            breadcrumbs, last = self._breadcrumbs()
+            breadcrumbs, last = self._breadcrumbs(fence.epoch)
             host = Host(store, fence, self._settings, breadcrumbs)
             try:
                 await host.run(lambda: begin(host), os.getpid(), last)
@@ -248,12 +248,12 @@ class Runtime:
             if isinstance(self._given, str):
                 await store.close()
 
-    def _breadcrumbs(self) -> tuple[Breadcrumbs, BreadcrumbFile | None]:
+    def _breadcrumbs(self, epoch: int) -> tuple[Breadcrumbs, BreadcrumbFile | None]:
         """Where this epoch leaves its crumbs, and what the last one left there: beside an LMDB store, nowhere else."""
         url = str(self._given)
         if not url.startswith("lmdb:"):
             return NoBreadcrumbs(), None
-        crumbs = BreadcrumbFile(Path(url.removeprefix("lmdb:")) / "breadcrumbs")
+        crumbs = BreadcrumbFile(Path(url.removeprefix("lmdb:")) / "breadcrumbs", epoch)
         return crumbs, crumbs
 
     async def _current(self, what: str) -> Host:
