@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain others check format coverage bench clean
+.PHONY: help environment demo test plain torture others check format coverage bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
@@ -26,6 +26,9 @@ test: environment  ## the full suite, the actors' with one and with none in memo
 
 plain: environment  ## the suite without its slow tests
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+torture: environment  ## the durability tests in full: a thousand kills, and so on; some twenty minutes
+	$(BIN)/pytest tests/durability --torture -n $(WORKERS) --timeout 3600 -rP
 
 others: environment  ## the plain suite on every other CPython >= 3.11
 	@.ci/environment --others | while read -r version path; do \

@@ -20,7 +20,8 @@ settings.load_profile("house")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How crowded the worlds of the tests are: every promise must hold however few actors may stay in memory."""
+    """How thorough tests are, and how crowded their worlds: every promise must hold however few actors may stay in memory."""
+    parser.addoption("--torture", action="store_true", help="kill, damage and back up stores in full, which takes its time")
     parser.addoption("--max-active", dest="max_active", type=int, default=10_000, help="actors kept in memory by the tests' worlds")
 
 

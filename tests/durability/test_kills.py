@@ -1,0 +1,59 @@
+"""Kill a host at any moment, start it again: what was acknowledged is there, once, in order, and no money was made or lost."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+
+import pytest
+
+from .conftest import TellStories
+from .rig.plants import PLANTS
+from .rig.story import Report
+
+KILLS = 25  # a story
+BYSTANDERS = 10_000
+
+
+def figures(reports: list[Report]) -> str:
+    """One line about what the stories came to."""
+    recoveries = sorted(1000 * recovery for report in reports for recovery in report.recoveries)
+    p50, p99 = statistics.median(recoveries), recoveries[int(len(recoveries) * 0.99)]
+    kills, promises = sum(report.kills for report in reports), sum(report.promises for report in reports)
+    return f"{kills} kills, {promises} acknowledgements kept; recovery p50 {p50:.0f} ms, p99 {p99:.0f} ms, at most {recoveries[-1]:.0f} ms"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStories, torture: bool) -> None:
+    reports = tell_stories(40 if torture else 4, kills=KILLS, bystanders=BYSTANDERS)
+
+    print(f"with {BYSTANDERS} actors in the store: {figures(reports)}")
+    assert [report.violations for report in reports] == [[]] * len(reports)
+    recoveries = sorted(recovery for report in reports for recovery in report.recoveries)
+    assert recoveries[int(len(recoveries) * 0.99)] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStories, torture: bool) -> None:
+    reports = tell_stories(20 if torture else 2, kills=10, signal=int(signal.SIGTERM))
+
+    print(f"stopped by SIGTERM: {figures(reports)}")
+    assert [report.violations for report in reports] == [[]] * len(reports)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str) -> None:
+    (report,) = tell_stories(1, kills=200, plant=plant, patience=1.0)
+
+    print(f"{plant}: found after {report.kills} kills: {report.violations[0][:200]}")
+    assert [violation.split(": ")[1] for violation in report.violations if violation.split(": ")[1] in {"A", "B", "D", "E", "H"}]
+
+
+def test_a_few_kills_lose_nothing(tell_stories: TellStories) -> None:
+    (report,) = tell_stories(1, kills=8)
+
+    assert report.violations == []
