@@ -19,20 +19,8 @@ from .bank import Counter
 pytestmark = pytest.mark.anyio
 
 
-class FullDisk:
-    """A store in memory whose disk is full while it is told so."""
-
-    def __init__(self) -> None:
-        self.memory = MemoryStore()
-        self.full = False
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.memory, name)
-
-    async def commit(self, batch: Batch, fence: Fence) -> bool:
-        if self.full:
-            raise StoreFull("memory:")
-        return await self.memory.commit(batch, fence)
+async def refuse(store: MemoryStore, batch: Batch, fence: Fence) -> bool:
+    raise StoreFull("memory:")
 
 
 async def offer_addition(store: Store, number: int, key: str = "a") -> None:
@@ -43,13 +31,13 @@ async def offer_addition(store: Store, number: int, key: str = "a") -> None:
 
 async def test_offers_wait_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit_module, "RETRY_WHEN_FULL", 0.01)
-    disk = FullDisk()
-    async with Runtime(disk, [Counter], max_uncommitted=Limits(turns=1)) as runtime:
-        disk.full = True
-        for number in range(5):
-            await offer_addition(disk.memory, number)
-            await asyncio.sleep(0.03)
-        disk.full = False
+    store = MemoryStore()
+    async with Runtime(store, [Counter], max_uncommitted=Limits(turns=1)) as runtime:
+        with monkeypatch.context() as full:
+            full.setattr(MemoryStore, "commit", refuse)
+            for number in range(5):
+                await offer_addition(store, number)
+                await asyncio.sleep(0.03)
         await asyncio.sleep(0.1)
 
         assert await runtime.ref(Counter, "a").query(Counter.value) == 5

@@ -201,7 +201,8 @@ async def test_a_mistake_at_the_call_raises_there_and_stores_nothing(make_world:
 
 
 async def test_a_send_after_the_turn_is_refused(make_world: MakeWorld) -> None:
-    world = await make_world(Scribe, Counter, resources=(resources := {}))
+    resources: dict[str, Any] = {}
+    world = await make_world(Scribe, Counter, resources=resources)
     await world.ref(Scribe, "a").ask(Scribe.keep_context)
 
     with pytest.raises(NotInActor):
