@@ -149,7 +149,7 @@ def run(handler: Handler, instance: object, arguments: Any, keywords: Any, turn:
     """
     context = contextvars.Context()
     context.run(AMBIENT.set, turn)
-    with loop.entered(turn.time):
+    with loop.at(turn.time):
         if handler.is_async:
             return loop.run_turn(context.run(handler.function, instance, *arguments, **keywords), context)
         return context.run(handler.function, instance, *arguments, **keywords)
@@ -162,7 +162,7 @@ def revive(definition: Definition, state: bytes, turn: Turn, loop: TurnLoop) -> 
     """
     context = contextvars.Context()
     context.run(AMBIENT.set, turn)
-    with loop.entered(turn.time):
+    with loop.at(turn.time):
         instance: object = context.run(definition.decode_state, state) if state else context.run(definition.create)
         context.run(definition.activate, instance)
         return instance
