@@ -1,0 +1,275 @@
+"""The commands of `perdure`, and what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+import typer
+
+from ..._define import definition_of
+from ..._errors import UnknownActorType
+from ..._records import status_named
+from ..._runtime import Runtime
+from .._serving import actor_classes, import_named, serve
+from .._tree import Node, node_of
+from .._view import ActorView, StoreView
+from ..demo._feed import Columns, read_feed, shipped_feed
+from . import _looking
+from ._screen import console, perform
+
+T = TypeVar("T")
+
+app: Final = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Look at the actors of a store and act on them, host a module's actors, or watch a host being killed.",
+)
+
+
+def _checked_url(url: str) -> str:
+    if url.startswith("memory:"):
+        raise typer.BadParameter("a store in memory is in the memory of its own process alone")
+    if ":" not in url:
+        raise typer.BadParameter(f"{url!r} is not the URL of a store: write lmdb:{url}")
+    return url
+
+
+def _checked_new_store(url: str | None) -> str | None:
+    if url is not None and Path(_checked_url(url).partition(":")[2]).exists():
+        raise typer.BadParameter(f"{url} is there already; the demo begins with a new one")
+    return url
+
+
+def _checked_status(name: str | None) -> str | None:
+    try:
+        return name if name is None else status_named(name).name.lower()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+StoreUrl = Annotated[
+    str,
+    typer.Option("--store", metavar="URL", envvar="PERDURE_STORE", callback=_checked_url, show_default=False, help="The store: lmdb:PATH."),
+]
+TypeName = Annotated[str, typer.Argument(metavar="TYPE", help="The actor's type.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The actor's key.")]
+AnyType = Annotated[str | None, typer.Argument(metavar="TYPE", show_default=False, help="Of this type only.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called in the actor's class.")]
+Json = Annotated[str, typer.Argument(metavar="JSON", help="The arguments: an array, or an object by name.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option("--key", metavar="TEXT", show_default=False, help="Idempotency key: sent again with it, it happens once.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Show so many at most.")]
+
+
+@app.command()
+def demo(
+    feed: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", exists=True, dir_okay=False, show_default=False, help="Events as JSON lines, or a process log (.csv)."
+        ),
+    ] = None,
+    kills: Annotated[int, typer.Option(min=0, max=100, metavar="N", help="How often the host is killed.")] = 3,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", show_default=False, callback=_checked_new_store, help="Keep the store here, to look at it afterwards: lmdb:PATH."
+        ),
+    ] = None,
+    case_column: Annotated[str, typer.Option(metavar="NAME", help="Of a process log: the case.")] = Columns().case,
+    activity_column: Annotated[str, typer.Option(metavar="NAME", help="Of a process log: what happened.")] = Columns().activity,
+    time_column: Annotated[str, typer.Option(metavar="NAME", help="Of a process log: when.")] = Columns().time,
+) -> None:
+    """Kill a busy host three times, and count what was lost.
+
+    A feed of events goes to actors whose host is killed half-way; in the end each is asked what it has applied. Without FILE
+    it is a shop's: some 2,000 events of 200 orders. Ends with status 1 if anything was lost, or happened twice.
+    """
+    from ._demonstrating import demonstrate  # here, since no other command needs it
+
+    columns = Columns(case_column, activity_column, time_column)
+
+    async def work() -> None:
+        await demonstrate(shipped_feed() if feed is None else read_feed(feed, columns), kills, store)
+
+    perform(work)
+
+
+@app.command()
+def run(
+    module: Annotated[str, typer.Argument(metavar="MODULE", help="A dotted name, or the path of a .py file.")],
+    store: StoreUrl,
+) -> None:
+    """Host the actor types of a module until SIGTERM or Ctrl-C."""
+
+    async def work() -> None:
+        actors = actor_classes(import_named(module))
+        await serve(actors, store, partial(_say_serving, store))
+
+    perform(work)
+
+
+def _say_serving(store: str, runtime: Runtime) -> None:
+    types = ", ".join(definition.name for definition in runtime.registry)
+    console().print(f"serving {types} on {store}; stop with Ctrl-C")
+
+
+@app.command()
+def ls(
+    store: StoreUrl,
+    type_name: AnyType = None,
+    status: Annotated[
+        str | None,
+        typer.Option(metavar="STATUS", callback=_checked_status, show_default=False, help="Only these, as idle or quarantined."),
+    ] = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Only keys that begin so.")] = "",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List actors, in order of type and key."""
+
+    async def work() -> None:
+        async with StoreView(store) as view:
+            infos, more = await _first(limit, view.actors(type_name, status, prefix))
+        if as_json:
+            _looking.print_json([_looking.json_of_info(info) for info in infos])
+        else:
+            _looking.print_actors(infos, more=more)
+
+    perform(work)
+
+
+@app.command()
+def show(
+    type_name: TypeName,
+    key: Key,
+    store: StoreUrl,
+    unpickle: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE", show_default=False, help="Load the state with the classes of this module, which runs its code."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an actor is, what waits for it, and its state.
+
+    The state is read without being loaded, so no class is needed, and nothing that it holds can run.
+    """
+
+    async def work() -> None:
+        async with StoreView(store) as view:
+            actor = await view.actor(type_name, key)
+        state = actor.state if unpickle is None or actor.state is None else _loaded(actor, unpickle)
+        if as_json:
+            _looking.print_json(_looking.json_of_actor(actor, state))
+        else:
+            _looking.print_actor(actor, state)
+
+    perform(work)
+
+
+def _loaded(actor: ActorView, module: str) -> Node:
+    definitions = {definition.name: definition for definition in map(definition_of, actor_classes(import_named(module)))}
+    definition = definitions.get(actor.info.id.type)
+    if definition is None:
+        raise UnknownActorType(actor.info.id.type, definitions)
+    return node_of(_attributes(definition.decode_state(actor.raw_state)))
+
+
+def _attributes(instance: object) -> dict[str, object]:
+    if isinstance(instance, msgspec.Struct):
+        return msgspec.structs.asdict(instance)
+    state = object.__getstate__(instance)  # not the class's own, which may leave out what it likes
+    parts = state if isinstance(state, tuple) else (state,)
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+
+
+@app.command()
+def send(
+    type_name: TypeName,
+    key: Key,
+    name: Name,
+    store: StoreUrl,
+    json: Json = "{}",
+    idempotency_key: IdempotencyKey = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a host has handled it, and print what the handler returns.")] = False,
+) -> None:
+    """Send an event to an actor.
+
+    It is checked against what the actor's type takes before anything is stored. Works without a host, too: the next one handles it.
+    """
+    from . import _sending  # here, since it loads what a client needs
+
+    perform(partial(_sending.ask if wait else _sending.send_event, store, type_name, key, name, json, idempotency_key))
+
+
+@app.command()
+def signal(type_name: TypeName, key: Key, name: Name, store: StoreUrl, json: Json = "{}", idempotency_key: IdempotencyKey = None) -> None:
+    """Send a signal, which is taken before all events that wait.
+
+    It is checked as an event is.
+    """
+    from . import _sending  # as above
+
+    perform(partial(_sending.send_signal, store, type_name, key, name, json, idempotency_key))
+
+
+@app.command()
+def retry(type_name: TypeName, key: Key, store: StoreUrl) -> None:
+    """Let a quarantined actor go on, once the cause is mended.
+
+    It takes a running host, and waits for one.
+    """
+    from . import _sending  # as above
+
+    perform(partial(_sending.retry, store, type_name, key))
+
+
+@app.command("dead-letters")
+def dead_letters(
+    store: StoreUrl,
+    type_name: AnyType = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", show_default=False, help="Of this actor only.")] = None,
+    seq: Annotated[int | None, typer.Argument(metavar="SEQ", show_default=False, help="Show this one, with its cause.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List the messages that could not be handled.
+
+    With TYPE, KEY and SEQ show one of them whole.
+    """
+
+    async def work() -> None:
+        async with StoreView(store) as view:
+            if type_name is not None and key is not None and seq is not None:
+                letter = await view.dead_letter(type_name, key, seq)
+                if as_json:
+                    _looking.print_json(_looking.json_of_letter_view(letter))
+                else:
+                    _looking.print_letter(letter)
+                return
+            letters, more = await _first(limit, view.dead_letters(type_name, key))
+        if as_json:
+            _looking.print_json([_looking.json_of_letter(letter) for letter in letters])
+        else:
+            _looking.print_letters(letters, more=more)
+
+    perform(work)
+
+
+async def _first(limit: int, items: AsyncIterator[T]) -> tuple[list[T], bool]:
+    """The first items, and whether there are more."""
+    found: list[T] = []
+    async for item in items:
+        if len(found) == limit:
+            return found, True
+        found.append(item)
+    return found, False
