@@ -199,7 +199,7 @@ def _pieces(node: Node, depth: int) -> Iterator[str]:
 def _label(key: Node, is_dict: bool) -> str:
     if not is_dict and isinstance(key, Plain) and isinstance(key.value, str) and key.value.isidentifier():
         return f"{key.value}="
-    return f"{inline(key, 60) or CUT}: "
+    return f"{(inline(key, 60) or CUT) if isinstance(key, Group) else key}: "
 
 
 def _is_json_number(value: float) -> bool:

@@ -12,13 +12,14 @@ from typing import Final, NamedTuple, Self, cast, final
 
 import msgspec
 
-from ...storage import Store, below, open_store, unpack
+from ...storage import Store, open_store, unpack
+from .._catalogue import read_registry
 from .._envelope import Envelope, Form
 from .._errors import ActorNotFound, UnknownActorType
 from .._failure import Failure
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo
-from .._persistence import PARTITION, Table, below_actor, read_actors, read_host, read_lane, scan_actors, scan_dead_letters, scan_pages
+from .._persistence import Table, below_actor, read_actors, read_host, read_lane, scan_actors, scan_dead_letters
 from .._query import read_info, scan_dead_letter_infos, scan_infos
 from .._records import MAILBOX_ROW, DamagedRecord, Lane, Snapshot, status_named
 from .._registry import RegistryEntry
@@ -26,7 +27,6 @@ from ._pickles import outline
 from ._tree import Name, Node, Plain, node_of
 
 FIRST_MESSAGES: Final = 10  # of each lane that are shown
-_REGISTRY_ENTRY: Final = msgspec.msgpack.Decoder(RegistryEntry)
 
 
 @final
@@ -100,8 +100,7 @@ class StoreView:
 
     async def types(self) -> list[RegistryEntry]:
         """The actor types that the last host served, in order of name and version."""
-        pages = scan_pages(self._store, below((PARTITION, Table.REGISTRY)))
-        return [_REGISTRY_ENTRY.decode(entry.value) async for page in pages for entry in page]
+        return await read_registry(self._store)
 
     async def has_host(self) -> bool:
         """Whether a host answers at the door that the last one wrote down."""

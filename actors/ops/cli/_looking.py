@@ -247,7 +247,7 @@ def _grow(tree: Tree, label: str, node: Node, budget: list[int], depth: int) -> 
 
 
 def _attribute(key: Node) -> str:
-    text = inline(key, ONE_LINE) or "…"
+    text = (inline(key, ONE_LINE) or "…") if isinstance(key, Group) else str(key)
     return text[1:-1] if text[1:-1].isidentifier() else text
 
 
