@@ -27,7 +27,7 @@ test: environment  ## the full suite, the actors' with one and with none in memo
 plain: environment  ## the suite without its slow tests
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
-torture: environment  ## the durability tests in full: a thousand kills, and so on; some twenty minutes
+torture: environment  ## the durability tests in full: a thousand kills, and so on; some ten minutes
 	$(BIN)/pytest tests/durability --torture -n $(WORKERS) --timeout 3600 -rP
 
 others: environment  ## the plain suite on every other CPython >= 3.11

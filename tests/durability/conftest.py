@@ -36,6 +36,8 @@ def tell_stories(tmp_path: Path, pytestconfig: pytest.Config) -> TellStories:
             command = [sys.executable, "-m", "tests.durability.rig.story", str(place), *options]
             outcome = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
             assert outcome.returncode == 0, outcome.stderr
+            if outcome.stderr:
+                print(outcome.stderr[-10_000:])
             return Report(*json.loads(outcome.stdout))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:

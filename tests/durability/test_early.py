@@ -54,7 +54,7 @@ async def test_an_actor_that_left_memory_is_not_read_before_it_is_durable(tmp_pa
 
 async def test_a_dead_letter_is_not_told_before_it_is_durable(tmp_path: Path) -> None:
     told: list[str] = []
-    async with World([Mute], store=f"lmdb:{tmp_path}/store", on_dead_letter=lambda actor, letter: told.append(actor.key)) as world:
+    async with World([Mute], store=f"lmdb:{tmp_path}/store", on_dead_letter=lambda letter: told.append(letter.actor.key)) as world:
         with world.slow_disk():
             sent = asyncio.ensure_future(send_signal(world.ref(Mute, "a"), Mute.speak))
             await passes_by()

@@ -59,8 +59,9 @@ class Report(NamedTuple):
 def tell(plot: Plot) -> Report:
     """Live and kill until the story is at its end, or something is found."""
     rng = random.Random(plot.seed)
-    wait(fork(lambda working: asyncio.run(populate(plot.place, plot.bystanders))))
     troubles: list[str] = []
+    if status := wait(fork(lambda working: asyncio.run(populate(plot.place, plot.bystanders)))):
+        return report(plot.place, 0, [f"the bystanders' birth ended with status {status}"])
     customer: int | None = None
     number = 0
     for number in range(1, plot.kills + 1):
