@@ -11,7 +11,6 @@ import os
 import struct
 import zlib
 from enum import IntEnum
-from pathlib import Path
 from typing import Final, NamedTuple, Protocol, final
 
 SUBJECT_BYTES: Final = 40
@@ -70,7 +69,7 @@ class BreadcrumbFile:
 
     __slots__ = ("_epoch", "_map", "_seed")
 
-    def __init__(self, path: Path, epoch: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], epoch: int = 0) -> None:
         self._epoch = epoch
         self._seed = _seed(epoch)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

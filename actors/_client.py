@@ -105,13 +105,10 @@ class Client:
             yield info
 
     async def dead_letters(self, actor: type | str | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
-        """The messages that could not be handled: all, or one actor's; the oldest of each actor first. No host is needed."""
+        """The messages that could not be handled: all, a type's, or one actor's; the oldest of each actor first. No host is needed."""
         entered = self._open("a list of dead letters")
-        name = await self._type_name(entered, actor)
-        target = None if name is None or key is None else actor_id(name, key)
-        async for letter in scan_dead_letter_infos(entered.store, target):
-            if name is None or letter.actor.type == name:
-                yield letter
+        async for letter in scan_dead_letter_infos(entered.store, await self._type_name(entered, actor), key):
+            yield letter
 
     # --- the port ---
 

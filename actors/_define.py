@@ -219,8 +219,8 @@ def _defined(cls: type, options: Options) -> type:
 
 def _check(options: Options) -> None:
     problem = ""
-    if type(options.version) is not int or options.version < 1:
-        problem = f"version={options.version!r} is not a whole number from 1 up"
+    if type(options.version) is not int or not 1 <= options.version < 1 << 32:
+        problem = f"version={options.version!r} is not a whole number from 1 up (and below 2**32)"
     elif options.mailbox_limit is not None and options.mailbox_limit < 1:
         problem = f"mailbox_limit={options.mailbox_limit!r} leaves no room for a message"
     elif options.dedupe_for < timedelta(0):

@@ -9,8 +9,9 @@ from typing import Any, final
 from ..storage import Fence, GroupCommit
 from ._breadcrumb import Breadcrumbs
 from ._clock import Clock, Entropy
-from ._ids import ActorId, MessageId
-from ._records import Charge, DeadLetter, Outcome
+from ._ids import MessageId
+from ._info import DeadLetterInfo
+from ._records import Charge, Outcome
 from ._registry import Registry
 from ._turnloop import TurnLoop
 from ._watchdog import Watchdog
@@ -37,6 +38,6 @@ class Epoch:
     charges: dict[MessageId, Charge]
     max_active: int
     check_queries: int
-    on_dead_letter: Callable[[ActorId, DeadLetter], None] | None = None
+    on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     reply: Callable[[tuple[bytes, int], Outcome], None] = lambda reply_to, outcome: None
     arrivals: int = field(default=0)  # how many were given a row in this epoch

@@ -18,9 +18,9 @@
     ├── IdempotencyMismatch          a key used again for something else
     ├── AskTimeout                   (TimeoutError) no reply in time; the event may still be handled
     ├── ActorNotFound                it never existed, or was deleted
-    ├── ActorCompleted               it has ended, and takes no more events
+    ├── ActorCompleted               it was deleted before it answered
     ├── ActorQuarantined             it stands still until somebody looks at it
-    │   └── VersionMismatch          its state was written by a newer version of its type
+    │   └── VersionMismatch          its state was written by another version of its type
     ├── QueryChangedState            a query is for reading
     ├── TurnDidNotEnd                a handler that ran too long within one turn
     ├── HandlerInterrupted           the host died in it, again and again
@@ -207,9 +207,7 @@ class NotDurable(PerdureError):
 
     __module__ = "perdure.actors"
 
-    def __init__(
-        self, what: str, cure: str = "do that in a @step, where I/O, threads and processes are at home, and await the step"
-    ) -> None:
+    def __init__(self, what: str, cure: str) -> None:
         super().__init__(what, cure)
         self.what = what
         self.cure = cure
@@ -336,7 +334,7 @@ class ActorNotFound(PerdureError):
 
 @final
 class ActorCompleted(PerdureError):
-    """The actor has ended, and takes no more events."""
+    """The actor ended before it answered."""
 
     __module__ = "perdure.actors"
 
@@ -345,7 +343,7 @@ class ActorCompleted(PerdureError):
         super().__init__(self.actor)
 
     def __str__(self) -> str:
-        return f"{self.actor} has ended and takes no more events. Its queries and its result can still be asked for."
+        return f"{self.actor} was deleted before it answered. The next message makes a new one."
 
 
 class ActorQuarantined(PerdureError):
@@ -359,17 +357,17 @@ class ActorQuarantined(PerdureError):
         super().__init__(self.actor, cause)
 
     def __str__(self) -> str:
-        return f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost; cure the cause, then start its host again."
+        return f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost. Mend the cause, then let it go on: await ref.retry()."
 
 
 @final
 class VersionMismatch(ActorQuarantined):
-    """The actor's state was written by version `stored` of its type, and this host has only `hosted`."""
+    """The actor's state was written by version `stored` of its type, and this host runs it as `hosted`."""
 
     __module__ = "perdure.actors"
 
     def __init__(self, actor: object, stored: int, hosted: int) -> None:
-        ActorQuarantined.__init__(self, actor, f"its state is of version {stored}, and this host has version {hosted} of its type")
+        ActorQuarantined.__init__(self, actor, f"its state is of version {stored} of its type, and this host runs version {hosted}")
         self.args = (self.actor, stored, hosted)
         self.stored = stored
         self.hosted = hosted
@@ -396,7 +394,7 @@ class QueryChangedState(PerdureError):
 
 @final
 class TurnDidNotEnd(PerdureError):
-    """A handler ran on and on within one turn, and the turn was rolled back. `after` is what it used up, `where` the line it was at."""
+    """A handler ran on and on, and its turn was rolled back. `after` is what it used up, `where` the line it was at, or the handler."""
 
     __module__ = "perdure.actors"
 
@@ -407,7 +405,8 @@ class TurnDidNotEnd(PerdureError):
 
     def __str__(self) -> str:
         return (
-            f"{self.where} was not done after {self.after}, so the turn is rolled back. A turn has to end: long work belongs into a @step."
+            f"{self.where} was not done after {self.after}, so the turn is rolled back."
+            f" A turn has to end: split long work into several events, or do it outside."
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 import anyio
 import anyio.lowlevel
 
-from ..storage import Batch, Fence, GroupCommit, Limits, Store, StoreError
+from ..storage import Batch, Fence, GroupCommit, Limits, Store, StoreError, fresh
 from ..tracing import outgoing_headers
 from ._activation import Delivery
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs
@@ -23,11 +23,12 @@ from ._dispatch import Dispatcher
 from ._envelope import Envelope
 from ._epoch import Epoch
 from ._errors import AskTimeout, RuntimeNotRunning
-from ._ids import ActorId, MessageId
+from ._ids import MessageId
+from ._info import DeadLetterInfo
 from ._intake import Intake
 from ._persistence import put_host, read_expired, read_expired_replies, read_host
 from ._query import Reader
-from ._records import DeadLetter, HostRow, Outcome
+from ._records import HostRow, Outcome
 from ._recovery import find_work, put_registry, read_and_charge
 from ._ref import Request
 from ._registry import Registry
@@ -49,7 +50,7 @@ class Settings:
     entropy: Entropy = field(default_factory=SystemEntropy)
     max_active: int = 10_000
     limits: Limits = field(default_factory=Limits)
-    on_dead_letter: Callable[[ActorId, DeadLetter], None] | None = None
+    on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     check_queries: int = 64
     turn_limit: float = 10.0  # seconds
 
@@ -122,7 +123,7 @@ class Host:
         if self._stop.is_set():
             raise RuntimeNotRunning(f"{request.name!r} to {request.target}")
         if commit.full is not None:
-            raise type(commit.full)(*commit.full.args)
+            raise fresh(commit.full)
         if commit.saturated:
             await commit.space()
 

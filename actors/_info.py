@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, final
 
 from ._ids import ActorId
-from ._records import Cursor, Snapshot, Status
+from ._records import Cursor, DeadLetter, Snapshot, Status
 
 
 @final
@@ -36,7 +36,11 @@ ActorInfo.__module__ = "perdure.actors"
 
 @final
 class DeadLetterInfo(NamedTuple):
-    """A message that could not be handled: whose, which, why, after how many attempts, and when (seconds since the epoch)."""
+    """A message that could not be handled: whose, which, why, after how many attempts, and when (seconds since the epoch).
+
+    `failed` attempts ended in an error, `interrupted` ones with the host. A message that got into no mailbox has a number beyond all of a
+    mailbox as its `seq`; one that could not even be read belongs to an actor of type "(inbox)" or "(arrivals)".
+    """
 
     actor: ActorId
     seq: int
@@ -49,6 +53,13 @@ class DeadLetterInfo(NamedTuple):
 
 
 DeadLetterInfo.__module__ = "perdure.actors"
+
+
+def dead_letter_info(actor: ActorId, seq: int, letter: DeadLetter) -> DeadLetterInfo:
+    """A dead letter's record as it is told."""
+    failure = letter.failure
+    error = f"{failure.type_name}: {failure.text}"
+    return DeadLetterInfo(actor, seq, letter.envelope.name, error, failure.traceback, letter.failed, letter.interrupted, letter.at)
 
 
 def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events: int, interrupts: int) -> ActorInfo:

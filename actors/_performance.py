@@ -6,17 +6,20 @@ A handler that fails, hangs or kills its host costs no other actor anything but 
 from __future__ import annotations
 
 from functools import partial
-from typing import final
+from typing import Final, final
 
 from ._activation import Activation
 from ._breadcrumb import Phase
 from ._envelope import Kind
 from ._epoch import Epoch
-from ._errors import HandlerInterrupted, UnknownHandler
+from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler
 from ._ids import first_incarnation
 from ._mailbox import Item
-from ._settlement import MAX_INTERRUPTED, SIGNAL_ATTEMPTS, Settlement
+from ._settlement import Settlement
 from ._turn import Taken, Turn, take_turn
+
+MAX_INTERRUPTED: Final = 3  # attempts at one message in which the host died, before the message is put aside
+SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not overtake itself
 
 
 @final
@@ -59,24 +62,26 @@ class Performer:
         if item.envelope.name in definition.waits:
             self._settlement.keep_signal(activation, item, turn)
         else:
-            self._settlement.fail(activation, item, UnknownHandler(definition.name, item.envelope.name, "signal", definition.waits), turn)
+            error = UnknownHandler(definition.name, item.envelope.name, "signal", definition.waits)
+            self._settlement.fail(activation, item, error, turn, 0)
 
     def _handle(self, activation: Activation, item: Item, turn: Turn) -> None:
         interrupted = self._settlement.interrupted(item) if self._epoch.charges else 0
         if interrupted >= MAX_INTERRUPTED:
             error = HandlerInterrupted(activation.actor, item.envelope.name, interrupted)
-            self._settlement.fail(activation, item, error, turn)
+            self._settlement.fail(activation, item, error, turn, 0)
             return
-        attempts = SIGNAL_ATTEMPTS if item.envelope.kind is Kind.SIGNAL else 1
+        allowed = SIGNAL_ATTEMPTS if item.envelope.kind is Kind.SIGNAL else 1
+        attempts = 0
         while (instance := self._instance(activation)) is not None:
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
                 self._settlement.succeed(activation, item, taken, turn)
                 return
             activation.forget_instance()
-            attempts -= 1
-            if attempts == 0:
-                self._settlement.fail(activation, item, taken, turn)
+            attempts += 1
+            if attempts == allowed:
+                self._settlement.fail(activation, item, taken, turn, attempts)
                 return
             turn.start_again()
 
@@ -99,7 +104,8 @@ class Performer:
         charge = self._epoch.charges.get(activation.decoding) if self._epoch.charges else None
         try:
             if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
-                raise HandlerInterrupted(activation.actor, "its stored state", charge.interrupted)
+                times = f"the host died {charge.interrupted} times while it read the actor's state"
+                raise ActorQuarantined(activation.actor, times)
             instance = activation.instance(self._epoch)
         except KeyboardInterrupt:
             raise

@@ -266,11 +266,6 @@ async def _depth(reads: Reads, actor: ActorId, lane: Lane) -> int:
     return max(0, _item(last[0]).place - _item(first[0]).place + 1)
 
 
-async def read_signal_count(reads: Reads, actor: ActorId, limit: int = PAGE) -> int:
-    """How many declared signals nobody has taken yet, up to the limit."""
-    return len(await reads.scan(below_actor(Table.SIGNALS, actor), limit=limit))
-
-
 async def read_key_rows(reads: Reads, wanted: Iterable[tuple[ActorId, bytes]]) -> list[KeyRow | DamagedRecord | None]:
     """What idempotency keys were used for; DamagedRecord in the place of a row that is damaged."""
     raws = await reads.read([key_row_key(actor, digest) for actor, digest in wanted])
@@ -329,12 +324,13 @@ async def scan_actors(reads: Reads, type_name: str | None, status: Status | None
         start = keys.pack((*head, type_name, prefix))[:-1]  # without the end of the text
         range_ = Range(start, start + b"\xff")
     async for page in scan_pages(reads, range_):
-        yield [ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[-2:])) for entry in page]
+        actors = [ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[-2:])) for entry in page]
+        yield [actor for actor in actors if actor.key.startswith(prefix)]
 
 
-async def scan_dead_letters(reads: Reads, actor: ActorId | None) -> AsyncIterator[tuple[ActorId, int, DeadLetter]]:
-    """(actor, seq, letter), the oldest of each actor first; of all actors, or of one."""
-    range_ = keys.below((PARTITION, Table.DEAD_LETTER)) if actor is None else below_actor(Table.DEAD_LETTER, actor)
+async def scan_dead_letters(reads: Reads, *whose: str) -> AsyncIterator[tuple[ActorId, int, DeadLetter]]:
+    """(actor, seq, letter), the oldest of each actor first; of all actors, of a type's, or of one: `whose` is its type, or type and key."""
+    range_ = keys.below((PARTITION, Table.DEAD_LETTER, *whose))
     async for page in scan_pages(reads, range_):
         for entry in page:
             _, _, type_name, key, _, seq = keys.unpack(entry.key)

@@ -18,8 +18,8 @@ from ._epoch import Epoch
 from ._errors import ActorNotFound, ActorQuarantined, QueryChangedState
 from ._failure import Failure
 from ._handlers import Handler
-from ._ids import ActorId, Incarnation
-from ._info import ActorInfo, DeadLetterInfo, info_of
+from ._ids import ActorId, Incarnation, actor_id
+from ._info import ActorInfo, DeadLetterInfo, dead_letter_info, info_of
 from ._persistence import Reads, Stored, read_actors, read_depths, scan_actors, scan_dead_letters
 from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, Value
 from ._ref import Request
@@ -165,9 +165,13 @@ async def scan_infos(reads: Reads, type_name: str | None, status: Status | None,
                 yield info
 
 
-async def scan_dead_letter_infos(reads: Reads, actor: ActorId | None) -> AsyncIterator[DeadLetterInfo]:
-    """What could not be handled, of all actors or of one; the oldest of each actor first."""
-    async for whose, seq, letter in scan_dead_letters(reads, actor):
-        failure = letter.failure
-        error = f"{failure.type_name}: {failure.text}"
-        yield DeadLetterInfo(whose, seq, letter.envelope.name, error, failure.traceback, letter.failed, letter.interrupted, letter.at)
+async def scan_dead_letter_infos(reads: Reads, type_name: str | None, key: str | None) -> AsyncIterator[DeadLetterInfo]:
+    """What could not be handled: of all actors, of a type's, or of one; the oldest of each actor first.
+
+    Raises ValueError for a key without a type.
+    """
+    if type_name is None and key is not None:
+        raise ValueError(f"the key {key!r} names an actor only together with its type")
+    whose = [] if type_name is None else [type_name] if key is None else [*actor_id(type_name, key)]
+    async for actor, seq, letter in scan_dead_letters(reads, *whose):
+        yield dead_letter_info(actor, seq, letter)

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, Self, T
 
 from ._digest import digest
 from ._envelope import Envelope, Form, Kind
-from ._errors import NotDurable, NotInActor, RuntimeNotRunning
+from ._errors import NotDurable, NotInActor, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, check_idempotency_key
 from ._info import ActorInfo
@@ -155,13 +155,15 @@ class ActorRef(Generic[A_co]):
         return self.id.key
 
     def options(self, *, idempotency_key: str | None = None, timeout: timedelta | None = None) -> Self:
-        """The same reference, whose calls carry an idempotency key (a repetition gets the first one's outcome) or end after a time.
+        """The same reference with options, beside those that it has already.
 
-        Raises InvalidKey for an idempotency key that is not Unicode text.
+        `idempotency_key`: a repetition of the message gets the first one's outcome. `timeout`: how long `ask` waits. Raises InvalidKey for
+        an idempotency key that is not Unicode text.
         """
         if idempotency_key is not None:
             check_idempotency_key(self.id, idempotency_key)
-        return type(self)(self.id, self._port, _Options(idempotency_key, timeout))
+        key, patience = self._options
+        return type(self)(self.id, self._port, _Options(idempotency_key or key, timeout or patience))
 
     @overload
     async def ask(self, handler: Event[A_co, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -173,8 +175,7 @@ class ActorRef(Generic[A_co]):
         Raises UnknownHandler, WrongArguments, NotSerializable at the call; MailboxFull, IdempotencyMismatch, ActorCompleted,
         ActorQuarantined from the actor; AskTimeout if `options(timeout=…)` has passed.
         """
-        if AMBIENT.get(None) is not None:
-            raise NotDurable(f"{self.id} is asked for an answer within a turn", "send it an event, and let it send one back")
+        _refuse_in_turn(f"an answer of {self.id}")
         port = self._bound()
         event = port.registry.require(self.id.type).event(handler)
         outcome = await port.ask(self._request(Kind.EVENT, event, args, kwargs))
@@ -187,7 +188,8 @@ class ActorRef(Generic[A_co]):
     def send_event(self, handler: object, /, *args: Any, **kwargs: Any) -> Awaitable[None]:
         """Send an event; awaiting it returns once the event is durable. In an actor it is sent with the turn, awaited or not.
 
-        Raises as `ask` does, but for what the handler raises: an event that keeps failing ends in the dead letters.
+        Raises UnknownHandler, WrongArguments, NotSerializable, MailboxFull, IdempotencyMismatch. An event that keeps failing ends in the
+        dead letters.
         """
         event = self._registry().require(self.id.type).event(handler)
         return self._send(self._request(Kind.EVENT, event, args, kwargs))
@@ -252,7 +254,7 @@ class ActorRef(Generic[A_co]):
         if self._options is NO_OPTIONS:
             return Request(self.id, kind, call.name, payload)
         key, timeout = self._options
-        used_for = None if key is None else (key, digest((call.name, args, kwargs)))
+        used_for = None if key is None else (key, _digest_of(call, payload))
         return Request(self.id, kind, call.name, payload, Form.CODEC, used_for, None if timeout is None else timeout.total_seconds())
 
     def _send(self, request: Request) -> Awaitable[None]:
@@ -291,6 +293,14 @@ def _record(turn: Turn, request: Request) -> None:
     if turn.read_only:
         raise NotDurable(f"a query of {turn.actor} sends {request.name!r} to {request.target}", "send from an event or a signal handler")
     turn.send(request.target, request.kind, request.name, request.payload, request.key)
+
+
+def _digest_of(call: Handler | WaitsSpec, payload: bytes) -> bytes:
+    """What an idempotency key is used for: the same however the arguments were passed. Raises NotSerializable."""
+    try:
+        return digest((call.name, call.decode_call(payload)))
+    except (RecursionError, TypeError) as error:
+        raise NotSerializable(f"{call.label}(…)", "value", f"an idempotency key needs plain arguments: {error}") from error
 
 
 def _refuse_in_turn(what: str) -> None:

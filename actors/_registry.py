@@ -68,11 +68,22 @@ class Registry:
         return definition
 
     def of(self, cls: type) -> Definition:
-        """The definition of a class that is served. Raises UnknownActorType for another, DefinitionError for one that is no actor type."""
+        """The definition of a class that is served.
+
+        Raises UnknownActorType for a name that is not, DefinitionError for another class of that name, or one that is no actor type.
+        """
         definition = definition_of(cls)
-        if self._versions.get((definition.name, definition.version)) is not definition:
+        if self._versions.get((definition.name, definition.version)) is definition:
+            return definition
+        hosted = self._current.get(definition.name)
+        if hosted is None:
             raise UnknownActorType(definition.name, self._current)
-        return definition
+        raise DefinitionError(
+            f"{cls.__module__}.{cls.__qualname__}",
+            f"as {definition.name} version {definition.version} it is not what is hosted: that is"
+            f" {hosted.cls.__module__}.{hosted.cls.__qualname__}, version {hosted.version}",
+            "Use that class, or host this one.",
+        )
 
     def describe(self) -> list[RegistryEntry]:
         """What a host writes into its store about its types, all versions, ordered by name and version."""

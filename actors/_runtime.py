@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
@@ -28,7 +27,7 @@ from ._ids import ActorId, actor_id
 from ._info import ActorInfo, DeadLetterInfo
 from ._persistence import PARTITION
 from ._query import scan_dead_letter_infos
-from ._records import DeadLetter, Outcome, status_named
+from ._records import Outcome, status_named
 from ._ref import ActorRef, Request
 from ._registry import Registry
 
@@ -44,7 +43,7 @@ class Runtime:
     `store`: a URL (`lmdb:PATH`, `memory:`) or a Store. `actors`: the decorated classes it serves. `resources`: what their code finds as
     `current_actor().resources` (a database pool, an HTTP client). `clock`: for tests. `max_active`: actors kept in memory (default 10,000).
     `max_uncommitted`: turns, and bytes, that may wait for the disk before new work waits (default 20,000 and 64 MiB).
-    `on_dead_letter(actor, letter)`: called on the event loop when a message was put aside, once that is durable. `turn_limit`: seconds
+    `on_dead_letter(letter)`: called on the event loop when a message was put aside, once that is durable. `turn_limit`: seconds
     after which a turn is interrupted (default 10).
     """
 
@@ -59,7 +58,7 @@ class Runtime:
         clock: Clock | None = None,
         max_active: int = 10_000,
         max_uncommitted: Limits | None = None,
-        on_dead_letter: Callable[[ActorId, DeadLetter], None] | None = None,
+        on_dead_letter: Callable[[DeadLetterInfo], None] | None = None,
         turn_limit: float = 10.0,
     ) -> None:
         self._given = open_store(store) if isinstance(store, str) and store.startswith("memory:") else store
@@ -112,14 +111,12 @@ class Runtime:
             yield info
 
     async def dead_letters(self, actor: type | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
-        """The messages that could not be handled: all, or one actor's; the oldest of each actor first."""
+        """The messages that could not be handled: all, a type's, or one actor's; the oldest of each actor first."""
         host = await self._current("a list of dead letters")
-        target = None if actor is None or key is None else actor_id(self.registry.of(actor).name, key)
         name = None if actor is None else self.registry.of(actor).name
-        async for letter in scan_dead_letter_infos(host.epoch.commit.overlay, target):
-            if name is None or letter.actor.type == name:
-                await host.epoch.commit.settled()
-                yield letter
+        async for letter in scan_dead_letter_infos(host.epoch.commit.overlay, name, key):
+            await host.epoch.commit.settled()
+            yield letter
 
     def statistics(self) -> DispatchStatistics:
         """What is in memory and what waits now, and what was done since the host began. Raises RuntimeNotRunning."""
@@ -253,7 +250,7 @@ class Runtime:
         url = str(self._given)
         if not url.startswith("lmdb:"):
             return NoBreadcrumbs(), None
-        crumbs = BreadcrumbFile(Path(url.removeprefix("lmdb:")) / "breadcrumbs", epoch)
+        crumbs = BreadcrumbFile(os.path.join(url.removeprefix("lmdb:"), "breadcrumbs"), epoch)
         return crumbs, crumbs
 
     async def _current(self, what: str) -> Host:

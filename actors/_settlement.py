@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import final
+from typing import Final, final
 
 from ..storage import Gate, PerdureError, fresh
 from ._activation import Activation, Delivery, quarantined
@@ -20,6 +20,7 @@ from ._epoch import Epoch
 from ._errors import ActorCompleted, HandlerInterrupted
 from ._failure import Failure
 from ._ids import ActorId, MessageId
+from ._info import DeadLetterInfo, dead_letter_info
 from ._mailbox import Item
 from ._persistence import (
     charge_key,
@@ -35,9 +36,7 @@ from ._persistence import (
 from ._records import BackOff, DeadLetter, KeyRow, Outcome, QuarantineRow, Raised, ReplyRow, Value
 from ._turn import Taken, Turn
 
-MAX_INTERRUPTED = 3  # attempts at one message in which the host died, before the message is put aside
-KEEP_REPLIES = 86400.0  # seconds that an outcome waits for the client who asked, if that is away
-SIGNAL_ATTEMPTS = 3  # a signal is retried at once, so that it does not overtake itself
+KEEP_REPLIES: Final = 86400.0  # seconds that an outcome waits for the client who asked, if that is away
 
 ReplyTo = tuple[bytes, int]  # client, number
 
@@ -84,11 +83,11 @@ class Settlement:
         if item.envelope.key is not None:
             self._conclude(activation, item, Value(b""))
 
-    def fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn) -> None:
-        """The turn failed and was rolled back: the message is tried again later, or put aside."""
+    def fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
+        """The message failed, in so many attempts now, and was rolled back: it is tried again later, or put aside."""
         envelope = item.envelope
         back_off = activation.snapshot.back_off if activation.snapshot else None
-        attempts = (back_off.attempts if back_off is not None and back_off.seq == item.seq else 0) + 1
+        attempts += back_off.attempts if back_off is not None and back_off.seq == item.seq else 0
         if envelope.kind is Kind.EVENT and not envelope.ask and not isinstance(error, HandlerInterrupted):
             delay = activation.definition.retry.delay(attempts, envelope.id)
             if delay is not None:
@@ -98,7 +97,7 @@ class Settlement:
                     "%s: %s failed (attempt %d), again in %.1f s", activation.actor, envelope.name, attempts, delay, exc_info=error
                 )
                 return
-        self._put_aside(activation, item, Failure.of(error), turn, SIGNAL_ATTEMPTS if envelope.kind is Kind.SIGNAL else attempts)
+        self._put_aside(activation, item, Failure.of(error), turn, attempts)
 
     def _put_aside(self, activation: Activation, item: Item, failure: Failure, turn: Turn, attempts: int) -> None:
         activation.move_on(item, turn, activation.state)
@@ -167,7 +166,7 @@ class Settlement:
         failure = letter.failure
         logger.error("%s: %s is in the dead letters: %s: %s", actor, letter.envelope.name, failure.type_name, failure.text)
         if self._epoch.on_dead_letter is not None:
-            gate.when_open(partial(_call_hook, self._epoch.on_dead_letter, actor, letter))
+            gate.when_open(partial(_call_hook, self._epoch.on_dead_letter, dead_letter_info(actor, seq, letter)))
 
     def _waiting(self, activation: Activation) -> tuple[list[Delivery], set[ReplyTo]]:
         """Whoever waits for an outcome of the actor: here, and in other processes, as far as their messages are known."""
@@ -218,10 +217,10 @@ def _resolve(answered: asyncio.Future[Outcome], outcome: Outcome, error: BaseExc
         answered.set_exception(fresh(error))
 
 
-def _call_hook(hook: Callable[[ActorId, DeadLetter], None], actor: ActorId, letter: DeadLetter, error: BaseException | None) -> None:
+def _call_hook(hook: Callable[[DeadLetterInfo], None], letter: DeadLetterInfo, error: BaseException | None) -> None:
     if error is not None:
         return
     try:
-        hook(actor, letter)
+        hook(letter)
     except Exception:
-        logger.exception("the on_dead_letter hook failed for %s", actor)
+        logger.exception("the on_dead_letter hook failed for %s", letter.actor)

@@ -7,7 +7,6 @@ host goes on.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import sys
@@ -126,5 +125,7 @@ def _is_interruption(error: BaseException) -> bool:
 
 
 def _set_async_exception(thread: int, exception: type[BaseException] | None) -> None:
+    import ctypes  # two milliseconds, for what hardly ever happens
+
     argument = ctypes.py_object(exception) if exception is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias, final
 
-from ._errors import CommitUncertain, StoreError, StoreFull
+from ._errors import CommitUncertain, PerdureError, StoreFull
 from ._overlay import Overlay
 from ._protocol import Batch, Fence, Store
 from .keys import pack
@@ -108,8 +108,8 @@ def settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
 
 
 def fresh(error: BaseException) -> BaseException:
-    """An equal store error for one more waiter: one object that is raised in several tasks collects all their tracebacks."""
-    return type(error)(*error.args) if isinstance(error, StoreError) else error
+    """An equal error for one more waiter: one object that is raised in several tasks collects all their tracebacks."""
+    return type(error)(*error.args) if isinstance(error, PerdureError) else error
 
 
 @final

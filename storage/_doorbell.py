@@ -102,9 +102,16 @@ def ring(path: str) -> None:
 
 
 def clear_away(path: str) -> None:
-    """Remove the socket that a killed host left, and its directory if nothing else is in it."""
-    if os.path.basename(path) == BELL and os.path.basename(os.path.dirname(path)).startswith(PREFIX):
-        with contextlib.suppress(OSError):
+    """Remove the socket that a killed host left, and its directory if nothing else is in it; not one that somebody listens at.
+
+    A copy of a store names the bell of the original, whose host may be at work.
+    """
+    if os.path.basename(path) != BELL or not os.path.basename(os.path.dirname(path)).startswith(PREFIX):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
             os.unlink(path)
             os.rmdir(os.path.dirname(path))
 

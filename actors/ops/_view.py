@@ -18,7 +18,7 @@ from .._envelope import Envelope, Form
 from .._errors import ActorNotFound, UnknownActorType
 from .._failure import Failure
 from .._ids import ActorId, actor_id
-from .._info import ActorInfo, DeadLetterInfo
+from .._info import ActorInfo, DeadLetterInfo, dead_letter_info
 from .._persistence import Table, below_actor, read_actors, read_host, read_lane, scan_actors, scan_dead_letters
 from .._query import read_info, scan_dead_letter_infos, scan_infos
 from .._records import MAILBOX_ROW, DamagedRecord, Lane, Snapshot, status_named
@@ -142,7 +142,7 @@ class StoreView:
             events=await self._waiting(actor, Lane.EVENTS, codec, snapshot),
             interrupts=await self._waiting(actor, Lane.INTERRUPTS, codec, snapshot),
             untaken=await self._untaken(actor, codec),
-            dead_letters=len([letter async for letter in scan_dead_letters(self._store, actor)]),
+            dead_letters=len([letter async for letter in scan_dead_letters(self._store, *actor)]),
             quarantine=None if isinstance(stored, DamagedRecord) or stored.quarantine is None else stored.quarantine.failure,
             raw_state=raw,
         )
@@ -151,20 +151,17 @@ class StoreView:
         """What could not be handled: of all actors, of a type, of one actor. Raises UnknownActorType."""
         if type_name is not None:
             await self.check_type(type_name)
-        actor = None if type_name is None or key is None else actor_id(type_name, key)
-        async for letter in scan_dead_letter_infos(self._store, actor):
-            if type_name is None or letter.actor.type == type_name:
-                yield letter
+        async for letter in scan_dead_letter_infos(self._store, type_name, key):
+            yield letter
 
     async def dead_letter(self, type_name: str, key: str, seq: int) -> LetterView:
         """One dead letter. Raises UnknownActorType; ActorNotFound if the actor has none of that number."""
         await self.check_type(type_name)
         actor = actor_id(type_name, key)
         codec = await self._codec(type_name, 0)
-        letters = [letter async for _, number, letter in scan_dead_letters(self._store, actor) if number == seq]
-        async for info in scan_dead_letter_infos(self._store, actor):
-            if info.seq == seq:
-                envelope = letters[0].envelope
+        async for _, number, letter in scan_dead_letters(self._store, *actor):
+            if number == seq:
+                envelope, info = letter.envelope, dead_letter_info(actor, seq, letter)
                 return LetterView(info, _arguments(envelope, codec), envelope.sender, envelope.key[0] if envelope.key else None)
         raise ActorNotFound(f"{actor} with a dead letter {seq}")
 

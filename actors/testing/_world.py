@@ -18,7 +18,7 @@ from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_sto
 from .._host import Settings
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo
-from .._records import DeadLetter, Outcome
+from .._records import Outcome
 from .._ref import ActorRef, Request
 from .._registry import Registry
 from .._runtime import Runtime
@@ -61,7 +61,7 @@ class World:
         seed: int = 0,
         max_active: int = 10_000,
         resources: Mapping[str, Any] | None = None,
-        on_dead_letter: Callable[[ActorId, DeadLetter], None] | None = None,
+        on_dead_letter: Callable[[DeadLetterInfo], None] | None = None,
         turn_limit: float = 10.0,
     ) -> None:
         self.clock = JumpingClock()

@@ -273,7 +273,7 @@ async def test_asking_again_after_a_timeout_hears_the_outcome(lonely: Client, st
         await counter.ask(Counter.add, 1)
 
     async with World([Counter], store=store_url):
-        assert await counter.options(idempotency_key="k").ask(Counter.add, 1) == 8
+        assert await lonely.ref(Counter, "old").options(idempotency_key="k").ask(Counter.add, 1) == 8
 
 
 async def test_without_a_host_a_client_reads_and_says_what_it_cannot(lonely: Client, monkeypatch: pytest.MonkeyPatch) -> None:

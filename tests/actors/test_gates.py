@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from perdure.actors import ActorId, ActorRef, durable_actor, on_event, on_signal, send_signal
-from perdure.actors._records import DeadLetter
+from perdure.actors import ActorRef, DeadLetterInfo, durable_actor, on_event, on_signal, send_signal
 from perdure.actors.testing import World
 
 from .bank import Account, Counter
@@ -94,13 +93,13 @@ async def test_a_chain_runs_ahead_of_the_disk_and_is_heard_behind_it(make_world:
 
 
 async def test_the_dead_letter_hook_is_called_when_the_letter_is_durable(make_world: MakeWorld) -> None:
-    letters: list[tuple[ActorId, DeadLetter]] = []
-    world = await make_world(Counter, on_dead_letter=lambda actor, letter: letters.append((actor, letter)))
+    letters: list[DeadLetterInfo] = []
+    world = await make_world(Counter, on_dead_letter=letters.append)
     await world.ref(Counter, "a").send_event(Counter.fail_after_adding, 1)
 
     await world.run_until_idle()
 
-    assert [(actor.key, letter.failed) for actor, letter in letters] == [("a", 3)]
+    assert [(letter.actor.key, letter.failed) for letter in letters] == [("a", 3)]
 
 
 async def test_a_list_of_dead_letters_holds_only_durable_ones(make_world: MakeWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from perdure.actors import (
@@ -198,3 +199,17 @@ async def test_a_key_that_is_no_text_is_refused_at_the_call(make_world: MakeWorl
 
     with pytest.raises(InvalidKey, match="lone surrogate"):
         world.ref(Counter, "a").options(idempotency_key="\ud800")
+
+
+async def test_a_key_stands_for_the_same_call_however_it_is_written(make_world: MakeWorld) -> None:
+    world = await make_world(Counter)
+    counter = once(world.ref(Counter, "a"))
+
+    assert [await counter.ask(Counter.add, 3), await counter.ask(Counter.add, by=3)] == [3, 3]
+
+
+async def test_options_add_up(make_world: MakeWorld) -> None:
+    world = await make_world(Counter)
+    counter = once(world.ref(Counter, "a")).options(timeout=timedelta(minutes=1))
+
+    assert [await counter.ask(Counter.add, 3), await counter.ask(Counter.add, 3)] == [3, 3]

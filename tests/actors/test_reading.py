@@ -113,6 +113,7 @@ async def test_lists_are_ordered_filtered_and_complete(make_world: MakeWorld) ->
     assert [info.id.key async for info in world.actors(Counter)] == [f"{number:03}" for number in range(300)]
     assert [info.id.key async for info in world.actors(Counter, prefix="29")] == [f"29{digit}" for digit in range(10)]
     assert len([info async for info in world.actors()]) == 301
+    assert [info.id.key async for info in world.actors(prefix="x")] == ["x"]
     with pytest.raises(ValueError, match="there are idle"):
         [info async for info in world.actors(status="asleep")]
 

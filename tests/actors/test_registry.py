@@ -65,7 +65,7 @@ def test_an_unknown_name_is_refused_naming_what_exists(registry: Registry) -> No
 
 
 def test_a_class_that_is_not_served_is_refused() -> None:
-    with pytest.raises(UnknownActorType, match="Runtime"):
+    with pytest.raises(DefinitionError, match=r"as Order version \d it is not what is hosted: that is .*Order, version 1"):
         Registry.of_classes([Order]).of(NewOrder)
 
 

@@ -287,7 +287,7 @@ async def test_state_of_another_version_is_quarantined_with_its_messages(tmp_pat
 
 async def refuses_what_another_version_wrote(new: World) -> None:
 
-    with pytest.raises(VersionMismatch, match="version 1, and this host has version 2"):
+    with pytest.raises(VersionMismatch, match="version 1 of its type, and this host runs version 2"):
         await new.ref(Second, "a").ask(Second.add)
     await new.ref(Second, "a").send_event(Second.add)
 
