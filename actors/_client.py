@@ -21,7 +21,6 @@ from ._clock import SystemClock, SystemEntropy
 from ._define import Definition, definition_of
 from ._envelope import Form, Kind
 from ._errors import AskTimeout, RuntimeNotRunning
-from ._host import only
 from ._ids import ActorId, MessageId, actor_id
 from ._info import ActorInfo, DeadLetterInfo
 from ._link import Link
@@ -31,6 +30,7 @@ from ._query import read_info, scan_dead_letter_infos, scan_infos
 from ._records import ARRIVAL_ROW, ArrivalRow, Outcome, status_named
 from ._ref import ActorRef, Request
 from ._registry import Registry
+from ._settings import only
 
 A = TypeVar("A")
 

@@ -6,53 +6,34 @@ Everything that runs is a task of one group and ends with it. What callers still
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, final
+from typing import Final, final
 
 import anyio
 import anyio.lowlevel
 
-from ..storage import Batch, Fence, GroupCommit, Limits, Store, StoreError, fresh
+from ..storage import Batch, Fence, GroupCommit, Store, fresh
 from ..tracing import outgoing_headers
 from ._activation import Delivery
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs
-from ._clock import Clock, Entropy, SystemClock, SystemEntropy
 from ._dispatch import Dispatcher
 from ._envelope import Envelope
 from ._epoch import Epoch
 from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import MessageId
-from ._info import DeadLetterInfo
 from ._intake import Intake
 from ._persistence import put_host, read_expired, read_expired_replies, read_host
 from ._query import Reader
 from ._records import HostRow, Outcome
 from ._recovery import find_work, put_registry, read_and_charge
 from ._ref import Request
-from ._registry import Registry
+from ._settings import Settings, only
 from ._turnloop import new_turn_loop
 from ._watchdog import Watchdog
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
 DRAIN_WITHIN: Final = 5.0  # seconds that a stop waits for messages that are being handled; the others stay in their mailboxes
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a user may choose of a host, and what the test kit puts in its place."""
-
-    registry: Registry
-    resources: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = field(default_factory=SystemClock)
-    entropy: Entropy = field(default_factory=SystemEntropy)
-    max_active: int = 10_000
-    limits: Limits = field(default_factory=Limits)
-    on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
-    check_queries: int = 64
-    turn_limit: float = 10.0  # seconds
 
 
 @final
@@ -224,20 +205,3 @@ class Host:
 def _expire(answered: asyncio.Future[Outcome], error: AskTimeout) -> None:
     if not answered.done():
         answered.set_exception(error)
-
-
-def only(error: BaseException) -> BaseException:
-    """What a group of exceptions comes down to: its only one, or the store's error that the others follow from; else the group itself."""
-    leaves = list(_leaves(error))
-    for leaf in leaves:
-        if len(leaves) == 1 or isinstance(leaf, StoreError):
-            return leaf
-    return error
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import anyio
 import anyio.abc
@@ -20,16 +20,17 @@ import anyio.abc
 from ..storage import CommitUncertain, Limits, Store, open_store
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs, NoBreadcrumbs
 from ._clock import Clock, SystemClock
-from ._dispatch import DispatchStatistics
 from ._errors import RuntimeNotRunning
-from ._host import Host, Settings, only
 from ._ids import ActorId, actor_id
 from ._info import ActorInfo, DeadLetterInfo
-from ._persistence import PARTITION
-from ._query import scan_dead_letter_infos
 from ._records import Outcome, status_named
 from ._ref import ActorRef, Request
 from ._registry import Registry
+from ._settings import Settings, only
+
+if TYPE_CHECKING:  # what hosts is loaded when something is hosted: a third of what the import would cost
+    from ._dispatch import DispatchStatistics
+    from ._host import Host
 
 A = TypeVar("A")
 
@@ -112,6 +113,8 @@ class Runtime:
 
     async def dead_letters(self, actor: type | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
         """The messages that could not be handled: all, a type's, or one actor's; the oldest of each actor first."""
+        from ._query import scan_dead_letter_infos
+
         host = await self._current("a list of dead letters")
         name = None if actor is None else self.registry.of(actor).name
         async for letter in scan_dead_letter_infos(host.epoch.commit.overlay, name, key):
@@ -230,6 +233,9 @@ class Runtime:
         return True
 
     async def _one_epoch(self, begin: Callable[[Host], None]) -> None:
+        from ._host import Host
+        from ._persistence import PARTITION
+
         store = open_store(self._given) if isinstance(self._given, str) else self._given
         try:
             fence = await store.own(PARTITION)

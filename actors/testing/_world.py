@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, final
 
 from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_store
-from .._host import Settings
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo
 from .._records import Outcome
 from .._ref import ActorRef, Request
 from .._registry import Registry
 from .._runtime import Runtime
+from .._settings import Settings
 from ._clock import JumpingClock
 from ._store import CrashPoint, UnsteadyStore
 

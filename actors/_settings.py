@@ -1,0 +1,45 @@
+"""What a host is made from, as values; so that a runtime can be described without anything of the host being loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from ..storage import Limits, StoreError
+from ._clock import Clock, Entropy, SystemClock, SystemEntropy
+from ._info import DeadLetterInfo
+from ._registry import Registry
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user may choose of a host, and what the test kit puts in its place."""
+
+    registry: Registry
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=SystemClock)
+    entropy: Entropy = field(default_factory=SystemEntropy)
+    max_active: int = 10_000
+    limits: Limits = field(default_factory=Limits)
+    on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
+    check_queries: int = 64
+    turn_limit: float = 10.0  # seconds
+
+
+def only(error: BaseException) -> BaseException:
+    """What a group of exceptions comes down to: its only one, or the store's error that the others follow from; else the group itself."""
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if len(leaves) == 1 or isinstance(leaf, StoreError):
+            return leaf
+    return error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
