@@ -114,7 +114,7 @@ async def test_a_stopped_client_with_the_write_lock_stops_only_clients(
     assert not client.done()
 
     await store.close()
-    with pytest.raises(StoreClosed, match="it (is|was) closed"):
+    with pytest.raises(StoreClosed, match=r"it (is|was) closed"):
         await client
 
 
