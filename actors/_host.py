@@ -83,6 +83,7 @@ class Host:
         await self._admit(request)
         answered: asyncio.Future[Outcome] = self._loop.create_future()
         self.dispatcher.deliver(request.target, Delivery(self._envelope(request, ask=True), answered=answered))
+        self.epoch.commit.expect()
         if request.timeout is None:
             return await answered
         error = AskTimeout(request.target, request.name, request.timeout)
