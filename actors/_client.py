@@ -154,7 +154,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         if self._entered is not None:
-            raise RuntimeNotRunning("a client is entered once: make another")
+            raise RuntimeNotRunning("entering it again", "a client is entered once", "Make another.")
         store = open_store(self._url, create=False)
         link, tasks = Link(store, self._id), anyio.create_task_group()
         await tasks.__aenter__()

@@ -218,16 +218,23 @@ class NotDurable(PerdureError):
 
 @final
 class RuntimeNotRunning(PerdureError):
-    """The host or client was used before it started or after it ended. `what` is what was asked of it."""
+    """The runtime or client was used before it started or after it ended. `what` was asked of it, `why` it cannot be, `cure` helps."""
 
     __module__ = "perdure.actors"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
+    def __init__(
+        self,
+        what: str,
+        why: str = "the runtime is not running",
+        cure: str = "Use it inside `async with Runtime(…)` or `async with Client(…)`.",
+    ) -> None:
+        super().__init__(what, why, cure)
         self.what = what
+        self.why = why
+        self.cure = cure
 
     def __str__(self) -> str:
-        return f"{self.what}: the runtime is not running. Use it inside `async with Runtime(…)` or `async with Client(…)`."
+        return f"{self.what}: {self.why}. {self.cure}"
 
 
 @final

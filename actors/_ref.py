@@ -242,7 +242,9 @@ class ActorRef(Generic[A_co]):
 
     def _bound(self) -> Port:
         if self._port is None:
-            raise RuntimeNotRunning(f"{self!r} was not made by a runtime or client of this process: use runtime.ref(…)")
+            raise RuntimeNotRunning(
+                repr(self), "no runtime or client of this process made it", "Take one of its own: runtime.ref(Order, key)."
+            )
         return self._port
 
     def _registry(self) -> Registry:

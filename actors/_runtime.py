@@ -170,7 +170,7 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
-            raise RuntimeNotRunning("a runtime is entered once: make another")
+            raise RuntimeNotRunning("entering it again", "a runtime is entered once", "Make another.")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         try:

@@ -42,7 +42,6 @@ class _Walk:
     """The look at one tree. `seen` has a mark for each page that is in use, over all trees."""
 
     def __init__(self, file: int, header: Header, tree: Tree, seen: set[int], *, free: bool) -> None:
-        self.counted = Tree(tree.pad, tree.flags, 0, 0, 0, 0, 0, tree.root)
         self.free_pages: list[int] = []
         self._file = file
         self._size = header.page_size
