@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from types import FunctionType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, UnionType
 from typing import Any, Final, Protocol, cast, final
 
 import msgspec
@@ -166,6 +166,8 @@ def _cloudpickle() -> Callable[[object], bytes]:
         """What can be found by its name stays a name, also in the main program: a copy would be another class after a restart."""
 
         def reducer_override(self, obj: Any) -> Any:
+            if reason := _process_reason(obj):
+                raise TypeError(reason)  # cloudpickle would store an open file as a copy of what is in it
             if isinstance(obj, type | FunctionType) and _is_found_by_name(obj):
                 return NotImplemented
             return super().reducer_override(obj)
@@ -188,15 +190,43 @@ def _is_found_by_name(definition: type | FunctionType) -> bool:
 def _refusal(value: object, error: Exception, encode: Callable[[object], bytes]) -> NotSerializable:
     """The error that names the innermost part that cannot be encoded by itself."""
     path, seen = "value", set[int]()
-    while id(value) not in seen and len(seen) < MAX_PATH and not _is_too_deep(error):
+    while id(value) not in seen and len(seen) < MAX_PATH and not _is_too_deep(error) and not _process_reason(value):
         seen.add(id(value))
         for label, part in _parts(value):
             refused = _raised(encode, part)
             if refused is not None:
                 path, value, error = path + label, part, refused
                 break
-    reason = "it is nested too deeply" if _is_too_deep(error) else _said(error)
+    reason = "it is nested too deeply" if _is_too_deep(error) else _process_reason(value) or _said(error)
     return NotSerializable(path, type(value).__qualname__, reason)
+
+
+def _process_reason(value: object) -> str:
+    """Why a value of this kind cannot outlive its process and what to keep instead; nothing for any other kind."""
+    if value is sys.stdout or value is sys.stderr:
+        return ""  # cloudpickle stores them by name
+    return next((reason for kinds, reason in _process_kinds().items() if isinstance(value, kinds)), "")
+
+
+@cache
+def _process_kinds() -> dict[type | UnionType, str]:
+    import asyncio
+    import io
+    import socket
+    import threading
+
+    files = io.FileIO | io.BufferedReader | io.BufferedWriter | io.BufferedRandom | io.TextIOWrapper
+    return {
+        asyncio.Task: "replay starts it again: keep the task in a local variable, and what it found out in self",
+        asyncio.Future: "replay makes it again: keep the future in a local variable, or an asyncio.Event in self",
+        CoroutineType: "replay starts it again: await the coroutine where it is made, or keep it in a local variable",
+        AsyncGeneratorType | GeneratorType: "replay starts it again: keep the generator in a local variable, and what it gave in self",
+        asyncio.AbstractEventLoop: "a loop belongs to its process: keep primitives of asyncio as they are, not subclasses of them",
+        files: "an open file belongs to its process: keep its path, and open it in a @step",
+        socket.socket: "a connection belongs to its process: keep the address, and connect in a @step",
+        type(threading.Lock()): "an actor's code never runs in two threads: leave it out, or use asyncio.Lock",
+        type(threading.RLock()): "an actor's code never runs in two threads: leave it out, or use asyncio.Lock",
+    }
 
 
 def _is_too_deep(error: Exception) -> bool:

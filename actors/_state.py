@@ -22,6 +22,7 @@ import msgspec
 from ._codec import PROTOCOL, Codec, MsgspecCodec, narrowed
 from ._errors import DefinitionError, NotDeserializable, NotSerializable
 from ._marks import TransientMark, Waits
+from ._primitives import register_loaded
 
 T = TypeVar("T")
 
@@ -202,6 +203,7 @@ class State:
 
     def encode(self, instance: Any) -> bytes:
         """All attributes but the transient ones, as bytes. Raises NotSerializable with the path, as in `self.lines[3].socket`."""
+        register_loaded()
         attributes = self._layout.attributes(instance)
         if self.transient:
             attributes = {name: value for name, value in attributes.items() if name not in self.transient}
