@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeVar, final
 
 import msgspec
 import typer
@@ -29,7 +30,7 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Look at the actors of a store and act on them, host a module's actors, or watch a host being killed.",
+    help="Look at the actors of a store and act on them, host a module's actors, lint their code, or watch a host being killed.",
 )
 
 
@@ -231,6 +232,28 @@ def retry(type_name: TypeName, key: Key, store: StoreUrl) -> None:
     from . import _sending  # as above
 
     perform(partial(_sending.retry, store, type_name, key))
+
+
+@final
+class LintFormat(StrEnum):
+    """How findings are printed."""
+
+    CONCISE = "concise"
+    JSON = "json"
+
+
+@app.command()
+def lint(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", exists=True, show_default=False, help="Files, or folders of them.")],
+    output: Annotated[LintFormat, typer.Option("--format", help="Lines of text, or JSON.")] = LintFormat.CONCISE,
+) -> None:
+    """Find in the code of actors what a replay would not repeat.
+
+    The files are read, and nothing of them is run. Ends with status 1 if anything is found, and with 2 if a file is no Python.
+    """
+    from . import _linting  # here, since no other command needs it
+
+    _linting.report_on(paths, as_json=output is LintFormat.JSON)
 
 
 @app.command("dead-letters")
