@@ -30,6 +30,7 @@ from ._errors import (
     UnknownActorType,
     UnknownHandler,
     VersionMismatch,
+    WorkerDied,
     WrongArguments,
 )
 from ._ids import ActorId
@@ -90,6 +91,7 @@ __all__ = [
     "UnknownHandler",
     "VersionMismatch",
     "Waits",
+    "WorkerDied",
     "WrongArguments",
     "codec_named",
     "current_actor",

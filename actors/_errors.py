@@ -24,6 +24,7 @@
     ├── QueryChangedState            a query is for reading
     ├── TurnDidNotEnd                a handler that ran too long within one turn
     ├── HandlerInterrupted           the host died in it, again and again
+    ├── WorkerDied                   the worker process that made a call died in it
     └── RemoteError                  stands for an exception that could not travel
 
 Every class builds its own sentence from the parts it is given, and `type(error)(*error.args)` makes an equal one: errors travel as replies.
@@ -433,6 +434,24 @@ class HandlerInterrupted(PerdureError):
         return (
             f"the host died {self.times} times while {self.actor} handled {self.handler!r}; the message is put aside as a dead letter."
             f" Look for what ends the process there: os._exit, a crash in C code, or too much memory."
+        )
+
+
+@final
+class WorkerDied(PerdureError):
+    """The worker process that made the call died in it; no other call is affected. `how` says how: "was killed by SIGKILL"."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, call: str, how: str) -> None:
+        super().__init__(call, how)
+        self.call = call
+        self.how = how
+
+    def __str__(self) -> str:
+        return (
+            f"the worker process that made the call {self.call!r} {self.how}. Look for what ends the process there: os._exit, a crash in"
+            f" C code, or too much memory (then the kernel killed it, and its log says so)."
         )
 
 
