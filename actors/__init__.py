@@ -5,12 +5,17 @@ import typing
 from ._clock import Alarm, Clock, SystemClock
 from ._codec import Codec, PickleCodec, codec_named
 from ._define import durable_actor
-from ._durable import CurrentActor, current_actor
+from ._durable import CurrentActor, cancel_timer, continue_as_new, current_actor, emit, set_timer, wait_for_signal, wait_until
 from ._errors import (
+    ActorCancelled,
     ActorCompleted,
+    ActorDeadlock,
+    ActorEvicted,
+    ActorFailed,
     ActorNotFound,
     ActorQuarantined,
     AskTimeout,
+    DataLoss,
     DefinitionError,
     ExtraNotInstalled,
     HandlerInterrupted,
@@ -19,6 +24,7 @@ from ._errors import (
     InvalidKey,
     KeyTooLong,
     MailboxFull,
+    NonDeterminismError,
     NotDeserializable,
     NotDurable,
     NotInActor,
@@ -26,28 +32,52 @@ from ._errors import (
     QueryChangedState,
     RemoteError,
     RuntimeNotRunning,
+    SignalTimeout,
+    StepFailed,
     TurnDidNotEnd,
     UnknownActorType,
     UnknownHandler,
     VersionMismatch,
     WorkerDied,
+    WorkflowAlreadyStarted,
+    WorkflowNotStarted,
     WrongArguments,
 )
 from ._ids import ActorId
 from ._info import ActorInfo, DeadLetterInfo
-from ._marks import Event, Query, Signal, Transient, Waits, on_activate, on_event, on_signal, query, signal
-from ._policy import Retry
+from ._marks import (
+    Event,
+    Query,
+    Signal,
+    Timer,
+    Transient,
+    Waits,
+    Workflow,
+    on_activate,
+    on_event,
+    on_signal,
+    on_timer,
+    query,
+    signal,
+    workflow,
+)
+from ._policy import Rate, Retry
 from ._records import Cursor
-from ._ref import ActorRef, send_signal
+from ._ref import ActorRef, Starter, WorkflowRef, send_signal
 from ._renames import Placeholder, rename
 from ._runtime import Runtime
+from ._step import Step, StepInfo, step, step_info
 
 if typing.TYPE_CHECKING:
     from ._client import Client
     from ._named import NamedRef
 
 __all__ = [
+    "ActorCancelled",
     "ActorCompleted",
+    "ActorDeadlock",
+    "ActorEvicted",
+    "ActorFailed",
     "ActorId",
     "ActorInfo",
     "ActorNotFound",
@@ -60,6 +90,7 @@ __all__ = [
     "Codec",
     "CurrentActor",
     "Cursor",
+    "DataLoss",
     "DeadLetterInfo",
     "DefinitionError",
     "Event",
@@ -71,6 +102,7 @@ __all__ = [
     "KeyTooLong",
     "MailboxFull",
     "NamedRef",
+    "NonDeterminismError",
     "NotDeserializable",
     "NotDurable",
     "NotInActor",
@@ -79,12 +111,19 @@ __all__ = [
     "Placeholder",
     "Query",
     "QueryChangedState",
+    "Rate",
     "RemoteError",
     "Retry",
     "Runtime",
     "RuntimeNotRunning",
     "Signal",
+    "SignalTimeout",
+    "Starter",
+    "Step",
+    "StepFailed",
+    "StepInfo",
     "SystemClock",
+    "Timer",
     "Transient",
     "TurnDidNotEnd",
     "UnknownActorType",
@@ -92,17 +131,31 @@ __all__ = [
     "VersionMismatch",
     "Waits",
     "WorkerDied",
+    "Workflow",
+    "WorkflowAlreadyStarted",
+    "WorkflowNotStarted",
+    "WorkflowRef",
     "WrongArguments",
+    "cancel_timer",
     "codec_named",
+    "continue_as_new",
     "current_actor",
     "durable_actor",
+    "emit",
     "on_activate",
     "on_event",
     "on_signal",
+    "on_timer",
     "query",
     "rename",
     "send_signal",
+    "set_timer",
     "signal",
+    "step",
+    "step_info",
+    "wait_for_signal",
+    "wait_until",
+    "workflow",
 ]
 
 

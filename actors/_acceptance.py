@@ -6,17 +6,20 @@ What is decided here was read from memory that may not be durable yet: the sende
 from __future__ import annotations
 
 from functools import partial
-from typing import final
+from typing import Final, final
 
 from ..storage import PerdureError, settle
 from ._activation import Activation, Delivery
-from ._envelope import Kind
+from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import IdempotencyMismatch, MailboxFull
+from ._errors import ActorCompleted, IdempotencyMismatch, MailboxFull
 from ._failure import Failure
 from ._persistence import key_digest, put_key_row
 from ._records import KeyRow, Raised, Value
 from ._settlement import Settlement
+
+FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # what the workflow's end leaves nobody to take
+OF_ONE_LIFE: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
 
 
 @final
@@ -58,9 +61,11 @@ class Acceptance:
             return None
         if envelope.kind is Kind.RETRY and not activation.damaged:
             return activation.mismatch()
+        if activation.status.is_end and known is None and envelope.kind in FOR_THE_LIVING:
+            return ActorCompleted(activation.actor)
         if activation.failure is not None and (envelope.ask or activation.damaged):  # what the mailbox of a damaged one holds is not known
             return activation.refusal()
-        if known is None and envelope.kind is Kind.EVENT and len(activation.mailbox) >= definition.mailbox_limit:
+        if known is None and _is_beyond(definition.mailbox_limit, activation, envelope):
             return MailboxFull(activation.actor, definition.mailbox_limit)
         return None
 
@@ -69,11 +74,13 @@ class Acceptance:
             self._settlement.delete(activation)
         else:
             self._settlement.release(activation)
-        self._settlement.answer(activation, delivery, Value(b""))
+        self._settlement.telling.answer(activation, delivery, Value(b""))
 
     def _append(self, activation: Activation, delivery: Delivery) -> None:
         envelope = delivery.envelope
         assert activation.mailbox is not None
+        if envelope.kind in OF_ONE_LIFE and not _is_of_this_life(activation, envelope):
+            return
         seq = activation.mailbox.append(envelope)
         if delivery.answered is not None:
             activation.asked = activation.asked or {}
@@ -90,7 +97,7 @@ class Acceptance:
         if delivery.accepted is not None:
             activation.gate.when_open(partial(settle, delivery.accepted))
         if known.outcome is not None:
-            self._settlement.answer(activation, delivery, known.outcome)
+            self._settlement.telling.answer(activation, delivery, known.outcome)
         elif delivery.answered is not None or delivery.envelope.reply_to is not None:
             delivery.attached = True
             activation.asked = activation.asked or {}
@@ -103,6 +110,19 @@ class Acceptance:
         if accepted is not None:
             activation.gate.when_open(lambda error: settle(accepted, error or refusal))
         elif envelope.ask:
-            self._settlement.answer(activation, delivery, Raised(Failure.of(refusal)))
+            self._settlement.telling.answer(activation, delivery, Raised(Failure.of(refusal)))
         else:
-            self._settlement.bury(activation.actor, envelope, refusal)
+            self._settlement.telling.bury(activation.actor, envelope, refusal)
+
+
+def _is_of_this_life(activation: Activation, envelope: Envelope) -> bool:
+    """Whether an outcome is meant for the life that the actor has now, and not for an earlier one."""
+    return activation.snapshot is not None and envelope.id.startswith(activation.snapshot.incarnation)
+
+
+def _is_beyond(limit: int, activation: Activation, envelope: Envelope) -> bool:
+    """Whether the actor has as much to do as it may have; calls of signal handlers are always taken."""
+    assert activation.mailbox is not None
+    if envelope.kind is Kind.EVENT:
+        return len(activation.mailbox) >= limit
+    return envelope.kind is Kind.DECLARED and activation.standing.kept + len(activation.mailbox.interrupts) >= limit

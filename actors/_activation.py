@@ -1,29 +1,34 @@
 """One actor in memory: its last snapshot, its mailbox, its instance, and who waits for it.
 
 While an actor is active, memory is its truth; `stage` writes it into a batch, and until that batch is durable `gate` keeps what was
-learned from it inside the host. The instance is always that of the last snapshot: a turn that fails drops it, and the next one decodes it
-again.
+learned from it inside the host. The instance and its coroutines are always those of the last snapshot: a turn that fails drops them, and
+they are decoded, or replayed, again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from functools import partial
 from typing import Final, final
 
+import msgspec
+
 from ..storage import Batch, Gate
 from ._breadcrumb import Phase
+from ._coroutines import Coroutines
 from ._define import Definition
-from ._envelope import Envelope
+from ._envelope import Awaiter, Envelope
 from ._epoch import Epoch
 from ._errors import ActorQuarantined, VersionMismatch
 from ._failure import Failure
 from ._ids import ActorId, Incarnation, MessageId
 from ._mailbox import Item, Mailbox
-from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
-from ._records import BackOff, Outcome, Snapshot, Status
-from ._turn import Turn, revive
+from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of, wake_key
+from ._records import NOTHING, BackOff, Outcome, Snapshot, Standing, Status
+from ._taking import revive
+from ._turn import NO_SIGNALS, KeptSignal, Turn
 
 DURABLE: Final = Gate(0)  # the gate of what nobody has changed since it was read
 DURABLE.let_pass(None)
@@ -61,18 +66,23 @@ class Activation:
     __slots__ = (
         "_instance",
         "_staged_status",
+        "_staged_wake",
         "actor",
         "arrivals",
         "asked",
-        "askers",
+        "awaiters",
         "changed",
+        "coroutines",
         "damaged",
         "definition",
         "dirty",
+        "failed",
         "failure",
+        "fired",
         "gate",
         "mailbox",
         "queued",
+        "signals",
         "snapshot",
         "suffix",
         "used",
@@ -89,15 +99,20 @@ class Activation:
         self.damaged = False  # and its records cannot be read: no use in trying again
         self.arrivals: deque[Delivery] | None = None
         self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
-        self.askers: set[tuple[bytes, int]] | None = None  # in other processes, read for a deletion, which is to tell them all
+        self.awaiters: set[Awaiter] | None = None  # beyond this process's memory, read for a deletion, which is to tell them all
         self.gate = DURABLE
         self.dirty = False  # something is to be staged
         self.changed = False  # and the snapshot is part of it
         self.queued = False
         self.wanted = False  # the loader has it on its list
         self.used = True
+        self.coroutines: Coroutines | None = None  # what of it waits
+        self.signals: dict[str, list[KeptSignal]] | None = None  # that nobody has taken yet, by name
+        self.failed = (0, 0)  # (seq, attempts) of a signal that is tried again at once
+        self.fired = 0.0  # the due time of the last firing that was put into the mailbox
         self._instance: object | None = None
         self._staged_status: Status | None = None
+        self._staged_wake = math.inf
 
     def __repr__(self) -> str:
         state = "loading" if self.mailbox is None else "quarantined" if self.failure else repr(self.mailbox)
@@ -120,6 +135,22 @@ class Activation:
             return Status.QUARANTINED
         return Status.IDLE if self.snapshot is None else self.snapshot.status
 
+    @property
+    def standing(self) -> Standing:
+        """What it has besides its state."""
+        return NOTHING if self.snapshot is None else self.snapshot.standing or NOTHING
+
+    @property
+    def needs_replay(self) -> bool:
+        """Whether something of it waits, and is not in memory."""
+        snapshot = self.snapshot
+        return snapshot is not None and snapshot.status is Status.SUSPENDED and self.coroutines is None and self.failure is None
+
+    @property
+    def kept_signals(self) -> dict[str, list[KeptSignal]]:
+        """The declared signals that nobody has taken yet, by name."""
+        return NO_SIGNALS if self.signals is None else self.signals  # type: ignore[return-value]
+
     def refusal(self) -> ActorQuarantined | None:
         """Why it answers nobody, if it is quarantined."""
         return None if self.failure is None else quarantined(self.actor, self.failure)
@@ -134,7 +165,9 @@ class Activation:
         self.snapshot = snapshot
         self.failure = failure
         self.changed = False
+        self.signals = None
         self._staged_status = None if snapshot is None else snapshot.status
+        self._staged_wake = math.inf if snapshot is None else snapshot.next_due
         self.mailbox = Mailbox(snapshot.event, snapshot.interrupt) if snapshot is not None else Mailbox(0, 0)
 
     def instance(self, epoch: Epoch) -> object:
@@ -148,8 +181,16 @@ class Activation:
         return self._instance
 
     def forget_instance(self) -> None:
-        """Throw away an instance that may be half changed."""
+        """Throw away an instance that may be half changed, and its coroutines."""
         self._instance = None
+        if self.coroutines is not None:
+            self.coroutines.evict()
+            self.coroutines = None
+
+    def adopt(self, instance: object, coroutines: Coroutines) -> None:
+        """Take what a replay has rebuilt."""
+        self._instance = instance
+        self.coroutines = coroutines
 
     def next_item(self, now: float) -> Item | None:
         """The message to handle next, if there is one that may be handled now: interrupts first, then events unless in back-off."""
@@ -161,6 +202,8 @@ class Activation:
             return item
         item = mailbox.events.head()
         if item is None or self.waits_until(item) > now:
+            return None
+        if self.coroutines is not None and not self.coroutines.takes_events:
             return None
         return item
 
@@ -180,30 +223,62 @@ class Activation:
         """The state as of the last snapshot; empty for an actor that was never changed by a turn."""
         return b"" if self.snapshot is None else self.snapshot.state
 
-    def move_on(self, item: Item, turn: Turn, state: bytes) -> None:
-        """The message is dealt with: take it out, and let the snapshot say so."""
-        mailbox, before = self.mailbox, self.snapshot
+    def take(self, item: Item) -> None:
+        """The message is dealt with: take it out of its lane."""
+        mailbox = self.mailbox
         assert mailbox is not None
         (mailbox.events if item.envelope.is_event else mailbox.interrupts).take()
+
+    def move_on(self, turn: Turn, state: bytes, status: Status, standing: Standing | None) -> None:
+        """A turn has ended, and its message been taken: let the snapshot say so."""
+        before = self.snapshot
         back_off = before.back_off if before is not None else None
-        if back_off is not None and back_off.seq <= mailbox.events.cursor:
+        if back_off is not None and self.mailbox is not None and back_off.seq <= self.mailbox.events.cursor:
             back_off = None
-        self._set_snapshot(turn, turn.number, state, back_off)
+        self._set_snapshot(turn, turn.number, state, back_off, status, standing)
+
+    def stay(self, turn: Turn, standing: Standing | None) -> None:
+        """A message was taken that changes nothing of the state."""
+        status = Status.IDLE if self.snapshot is None else self.snapshot.status
+        self.move_on(turn, self.state, status, standing)
 
     def back_off(self, back_off: BackOff, turn: Turn) -> None:
         """The message's turn has failed, and it is tried again later.
 
         The next turn has the same number, since nothing of this one has happened.
         """
-        self._set_snapshot(turn, turn.number - 1, self.state, back_off)
+        status, standing = (Status.IDLE, None) if self.snapshot is None else (self.snapshot.status, self.snapshot.standing)
+        self._set_snapshot(turn, turn.number - 1, self.state, back_off, status, standing)
 
-    def _set_snapshot(self, turn: Turn, number: int, state: bytes, back_off: BackOff | None) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
+        """Another life begins, with the same state and whatever else it has."""
+        assert self.snapshot is not None
+        self.snapshot = msgspec.structs.replace(self.snapshot, incarnation=incarnation)
+        self.changed = True
+
+    def restart(self, incarnation: Incarnation, standing: Standing | None) -> None:
+        """Another life begins, with a new state."""
+        assert self.snapshot is not None
+        self.snapshot = msgspec.structs.replace(
+            self.snapshot, incarnation=incarnation, status=Status.IDLE, state=b"", back_off=None, standing=standing
+        )
+        self.changed = True
+
+    def rearm(self, standing: Standing) -> None:
+        """Its timers are set anew, between two turns."""
+        assert self.snapshot is not None
+        self.snapshot = msgspec.structs.replace(self.snapshot, standing=standing)
+        self.changed = True
+
+    def _set_snapshot(
+        self, turn: Turn, number: int, state: bytes, back_off: BackOff | None, status: Status, standing: Standing | None
+    ) -> None:
         mailbox = self.mailbox
         assert mailbox is not None
         self.snapshot = Snapshot(
             turn.incarnation,
             self.definition.version,
-            Status.IDLE,
+            status,
             mailbox.events.cursor,
             mailbox.interrupts.cursor,
             number,
@@ -211,6 +286,7 @@ class Activation:
             turn.time,
             state,
             back_off,
+            standing,
         )
         self.changed = True
 
@@ -220,6 +296,7 @@ class Activation:
             if self.changed and self.snapshot is not None:
                 put_snapshot(batch, self.suffix, self.snapshot, self._staged_status)
                 self._staged_status = self.snapshot.status
+                self._stage_wake(batch, self.snapshot.next_due)
             for lane, queue in self.mailbox.lanes():
                 if queue.ready is not None or queue.taken is not None or queue.fresh is not None:
                     put_lane(batch, self.suffix, lane, queue)
@@ -227,9 +304,21 @@ class Activation:
             self._stage_arrival(batch, epoch, delivery)
         for deliveries in (self.asked or {}).values():
             for delivery in deliveries:
-                if delivery.attached and delivery.envelope.reply_to is not None:  # its caller may outlive this host
+                if delivery.attached and delivery.envelope.awaiter is not None:  # its caller may outlive this host
                     self._stage_arrival(batch, epoch, delivery)
         self.dirty = self.changed = False
+
+    def _stage_wake(self, batch: Batch, due: float) -> None:
+        if due != self._staged_wake:
+            if self._staged_wake != math.inf:
+                batch.delete(wake_key(self._staged_wake, self.suffix))
+            if due != math.inf:
+                batch.put(wake_key(due, self.suffix), b"")
+            self._staged_wake = due
+
+    def forget_wake(self, batch: Batch) -> None:
+        """Remove its timers' row, with everything else of an actor that is deleted."""
+        self._stage_wake(batch, math.inf)
 
     def _stage_arrival(self, batch: Batch, epoch: Epoch, delivery: Delivery) -> None:
         if delivery.row is None:
@@ -242,7 +331,7 @@ def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | No
     """An object of the user's class as of a snapshot, or a new one. Raises what the class's own code raises."""
     incarnation = Incarnation(b"") if snapshot is None else snapshot.incarnation
     turn = Turn(actor, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
-    work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, epoch.loop)
+    work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, epoch.spare)
     return epoch.watchdog.guard((actor, "the way into memory"), work)
 
 

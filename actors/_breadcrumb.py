@@ -15,6 +15,8 @@ from typing import Final, NamedTuple, Protocol, final
 
 SUBJECT_BYTES: Final = 40
 _LAYOUT: Final = struct.Struct(f"<BB{SUBJECT_BYTES}sQI")  # phase, length of the subject, subject, epoch, CRC-32 of epoch and subject
+SLOT: Final = 64  # bytes
+SLOTS: Final = 4_096
 
 
 class Phase(IntEnum):
@@ -23,6 +25,7 @@ class Phase(IntEnum):
     NONE = 0
     TURN = 1  # the subject is a message id
     DECODE = 2  # the subject is a digest of an actor's address
+    STEP = 3  # the subject is a request's id
 
 
 class Crumb(NamedTuple):
@@ -44,6 +47,14 @@ class Breadcrumbs(Protocol):
         """Say that it has ended."""
         ...
 
+    def enter_step(self, subject: bytes) -> int:
+        """Say that a step begins; returns the slot in which that stands."""
+        ...
+
+    def leave_step(self, slot: int) -> None:
+        """Say that the step of that slot has ended."""
+        ...
+
     def close(self) -> None:
         """Let go of the file."""
         ...
@@ -59,25 +70,33 @@ class NoBreadcrumbs:
     def leave(self) -> None:
         """Nothing."""
 
+    def enter_step(self, subject: bytes) -> int:
+        """Nothing."""
+        return 0
+
+    def leave_step(self, slot: int) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
 
 @final
 class BreadcrumbFile:
-    """One slot in a small file, for one epoch of a host."""
+    """Slots in a small file, for one epoch of a host: the first for its turns, one for each step that runs."""
 
-    __slots__ = ("_epoch", "_map", "_seed")
+    __slots__ = ("_epoch", "_free", "_map", "_seed")
 
     def __init__(self, path: str | os.PathLike[str], epoch: int = 0) -> None:
         self._epoch = epoch
         self._seed = _seed(epoch)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, mmap.PAGESIZE)
-            self._map = mmap.mmap(descriptor, mmap.PAGESIZE)
+            os.ftruncate(descriptor, SLOTS * SLOT)
+            self._map = mmap.mmap(descriptor, SLOTS * SLOT)
         finally:
             os.close(descriptor)
+        self._free = list(range(SLOTS - 1, 0, -1))
 
     def enter(self, phase: Phase, subject: bytes) -> None:
         """As `Breadcrumbs.enter`."""
@@ -87,15 +106,44 @@ class BreadcrumbFile:
         """As `Breadcrumbs.leave`."""
         self._map[0] = 0
 
+    def enter_step(self, subject: bytes) -> int:
+        """As `Breadcrumbs.enter_step`; 0 when there are more steps than slots: then nobody is charged for this one."""
+        if not self._free:
+            return 0
+        slot = self._free.pop()
+        _LAYOUT.pack_into(self._map, slot * SLOT, Phase.STEP, len(subject), subject, self._epoch, zlib.crc32(subject, self._seed))
+        return slot
+
+    def leave_step(self, slot: int) -> None:
+        """As `Breadcrumbs.leave_step`."""
+        if slot:
+            self._map[slot * SLOT] = 0
+            self._free.append(slot)
+
     def close(self) -> None:
         """As `Breadcrumbs.close`."""
         self._map.close()
 
     def found(self) -> Crumb | None:
         """What the last host was in the middle of; None if it was idle, or if the file is torn."""
-        phase, length, padded, epoch, checksum = _LAYOUT.unpack_from(self._map)
+        crumb = self._read(0)
+        return crumb if crumb is not None and crumb.phase is not Phase.STEP else None
+
+    def found_steps(self) -> list[bytes]:
+        """The steps that were running when the last host died."""
+        crumbs = [self._read(slot) for slot in range(1, SLOTS) if self._map[slot * SLOT]]
+        return [crumb.subject for crumb in crumbs if crumb is not None and crumb.phase is Phase.STEP]
+
+    def forget_steps(self) -> None:
+        """They are charged."""
+        for slot in range(1, SLOTS):
+            if self._map[slot * SLOT]:
+                self._map[slot * SLOT] = 0
+
+    def _read(self, slot: int) -> Crumb | None:
+        phase, length, padded, epoch, checksum = _LAYOUT.unpack_from(self._map, slot * SLOT)
         subject: bytes = padded[: min(length, SUBJECT_BYTES)]
-        if phase not in (Phase.TURN, Phase.DECODE) or zlib.crc32(subject, _seed(epoch)) != checksum:
+        if phase not in (Phase.TURN, Phase.DECODE, Phase.STEP) or zlib.crc32(subject, _seed(epoch)) != checksum:
             return None
         return Crumb(Phase(phase), subject, epoch)
 

@@ -50,6 +50,7 @@ class Definition:
         "_queries",
         "_signals",
         "_state",
+        "_timers",
         "cls",
         "codec",
         "dedupe_for",
@@ -60,6 +61,7 @@ class Definition:
         "transient",
         "version",
         "waits",
+        "workflow",
     )
 
     def __init__(self, cls: type, options: Options) -> None:
@@ -81,6 +83,8 @@ class Definition:
         self._named: Final = {**functions, **declared, **named}
         self._events: Final = self._of_kind(HandlerKind.EVENT)
         self._queries: Final = self._of_kind(HandlerKind.QUERY)
+        self._timers: Final = self._of_kind(HandlerKind.TIMER)
+        self.workflow: Final = next((each for each in handlers.values() if each.kind is HandlerKind.WORKFLOW), None)
         self._signals: Final[dict[object, Handler | WaitsSpec]] = {
             **self._of_kind(HandlerKind.SIGNAL),
             **{key: waits[name] for key, name in self._named.items() if name in waits},
@@ -101,6 +105,13 @@ class Definition:
         """A new instance with the stored attributes, `__init__` not called, transient attributes not set. Raises NotDeserializable."""
         return self._state.decode(data)
 
+    def mend_state(self, instance: Any, data: bytes) -> list[str]:
+        """Make an instance that replay has rebuilt agree with its stored attributes; returns the paths of what was set.
+
+        Raises StateDiffers where that cannot be.
+        """
+        return self._state.mend(instance, data)
+
     def activate(self, instance: Any) -> None:
         """Call the `@on_activate` methods, base classes' first. Raises what they raise."""
         for name in self._activations:
@@ -120,12 +131,38 @@ class Definition:
         except (KeyError, TypeError):
             self._refuse(handler, HandlerKind.QUERY)
 
+    def timer(self, handler: object) -> Handler:
+        """The `@on_timer` handler of that name, or whose function it is. Raises UnknownHandler."""
+        try:
+            return self._timers[handler]
+        except (KeyError, TypeError):
+            self._refuse(handler, HandlerKind.TIMER)
+
+    def require_workflow(self) -> Handler:
+        """The type's workflow. Raises UnknownHandler if it has none."""
+        if self.workflow is None:
+            raise UnknownHandler(self.name, "run", "workflow", (), "Mark its main coroutine:\n    @workflow\n    async def run(self, …): …")
+        return self.workflow
+
+    def begins(self, run: object) -> bool:
+        """Whether that is the function of its workflow, its own or a base's."""
+        return self.workflow is not None and self._name_of(run) == self.workflow.name
+
     def signal(self, signal: object) -> Handler | WaitsSpec:
         """The `@on_signal` handler or the declared signal of that name, function or `signal(…)` object. Raises UnknownHandler."""
         try:
             return self._signals[signal]
         except (KeyError, TypeError):
             self._refuse(signal, HandlerKind.SIGNAL)
+
+    def declared(self, signal: object) -> WaitsSpec:
+        """The declared signal only. Raises UnknownHandler."""
+        found = self.signal(signal)
+        if isinstance(found, WaitsSpec):
+            return found
+        raise UnknownHandler(
+            self.name, found.name, "declared signal", self.waits, f"{found.name!r} is a handler: it is called, not waited for."
+        )
 
     def signal_handler(self, name: object) -> Handler:
         """The `@on_signal` handler only. Raises UnknownHandler."""
@@ -163,8 +200,16 @@ _CALLS: Final = {
     HandlerKind.EVENT: "await ref.ask({}, …)",
     HandlerKind.SIGNAL: "await send_signal(ref, {}, …)",
     HandlerKind.QUERY: "await ref.query({}, …)",
+    HandlerKind.WORKFLOW: "await runtime.start({}, key, …)",
+    HandlerKind.TIMER: "set_timer({}, …, after=…)",
 }
-_ARTICLES: Final = {HandlerKind.EVENT: "an event", HandlerKind.SIGNAL: "a signal", HandlerKind.QUERY: "a query"}
+_ARTICLES: Final = {
+    HandlerKind.EVENT: "an event",
+    HandlerKind.SIGNAL: "a signal",
+    HandlerKind.QUERY: "a query",
+    HandlerKind.WORKFLOW: "the workflow",
+    HandlerKind.TIMER: "a timer's handler",
+}
 
 
 @overload

@@ -59,6 +59,7 @@ class Dispatcher:
         self._alarms: dict[ActorId, Alarm] = {}
         self._scheduled = False
         self._stopped = False
+        self.fires = False  # whether timers fire yet: not before what came in time is in the mailboxes
         self._idle: list[asyncio.Future[None]] = []
         self._turns = self._activations = self._passivations = 0
         self._loop = asyncio.get_running_loop()
@@ -151,9 +152,15 @@ class Dispatcher:
         activation.queued = False
         if activation.wanted:
             return
-        item = activation.next_item(self._epoch.clock.now())
+        now = self._epoch.clock.now()
+        if activation.snapshot is not None and activation.snapshot.standing is not None:
+            self._see_to_timers(activation, now)
+        item = activation.next_item(now)
         if item is None:
             self._rest(activation)
+            return
+        if activation.needs_replay:
+            self.loader.want(activation)
             return
         if not self._performer.may_run(activation, item):
             activation.gate.when_open(partial(self._resume, activation.actor))
@@ -162,6 +169,23 @@ class Dispatcher:
         activation.used = True
         self._performer.perform(activation, item)
         self._after_turn(activation)
+
+    def _see_to_timers(self, activation: Activation, now: float) -> None:
+        if self.fires and activation.failure is None and activation.snapshot is not None and activation.snapshot.next_due <= now:
+            self.settlement.fire(activation, now)
+
+    def wake(self, actor: ActorId) -> None:
+        """Look after an actor of which a timer is due."""
+        if not self._stopped:
+            try:
+                activation = self._active.get(actor) or self._activate(actor)
+            except UnknownActorType as unknown:
+                logger.error("a timer of %s is due: %s", actor, unknown)
+                return
+            if activation.loaded:
+                self._enqueue(activation)
+            else:
+                self.loader.want(activation)
 
     def _after_turn(self, activation: Activation) -> None:
         if activation.starved:
@@ -173,7 +197,7 @@ class Dispatcher:
 
     def _resume(self, actor: ActorId, error: BaseException | None) -> None:
         if error is None:
-            self._wake(actor)  # by address: the activation that waited may have left memory, and another one be at work
+            self.wake(actor)  # by address: the activation that waited may have left memory, and another one be at work
 
     # --- rest and memory ---
 
@@ -182,7 +206,9 @@ class Dispatcher:
         mailbox = activation.mailbox
         item = mailbox.events.head() if mailbox is not None else None
         if item is not None and activation.failure is None:
-            self._wake_at(activation.actor, activation.waits_until(item))
+            due = activation.waits_until(item)  # 0.0 if it waits for the handler before it, whose end will be a turn
+            if due:
+                self._wake_at(activation.actor, due)
         if len(self._active) > self._epoch.max_active:
             self._make_room()
 
@@ -194,12 +220,7 @@ class Dispatcher:
 
     def _wake(self, actor: ActorId) -> None:
         self._alarms.pop(actor, None)
-        if not self._stopped:
-            activation = self._active.get(actor) or self._activate(actor)
-            if activation.loaded:
-                self._enqueue(activation)
-            else:
-                self.loader.want(activation)
+        self.wake(actor)
 
     def _make_room(self) -> None:
         """Passivate by the CLOCK rule (Corbató, 1968): the oldest goes, unless it was used since it was looked at last."""
@@ -220,6 +241,7 @@ class Dispatcher:
     def _passivate(self, activation: Activation) -> None:
         if activation.dirty:
             activation.stage(self._epoch.commit.batch, self._epoch)
+        activation.forget_instance()
         if len(activation.mailbox or ()) or activation.damaged:  # a damaged one's mailbox is not known, and looks empty
             self._has_rows.add(activation.actor)
         self._passivations += 1
@@ -271,6 +293,11 @@ class Dispatcher:
                 for future in (delivery.accepted, delivery.answered):
                     if future is not None and not future.done():
                         future.set_exception(fresh(reason))
+        for future in (future for futures in self._epoch.awaiting.values() for future in futures):
+            if not future.done():
+                future.set_exception(fresh(reason))
+        for activation in self._active.values():
+            activation.forget_instance()
         self._active.clear()
         for waiter in self._idle:
             settle(waiter, reason)

@@ -1,23 +1,40 @@
-"""What an actor's code may ask about itself: plain functions that find the running turn by a context variable, and work nowhere else."""
+"""What an actor's code may ask for: plain functions that find the running turn by a context variable, and work nowhere else.
+
+What takes effect outside the actor is recorded with the turn, and happens with it or not at all.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final
 
+from ._codec import PICKLE
+from ._coroutines import ContinueAsNew, ambient, current_turn
+from ._effects import CancelTimer, Emit, SetTimer
+from ._envelope import Form
+from ._errors import SignalTimeout
 from ._ids import ActorId, actor_id
-from ._ref import ActorRef
-from ._turn import Turn, current_turn
+from ._marks import Timer, Waits, Workflow
+from ._records import NamedTimer, RequestKind
+from ._ref import ActorRef, Starter, WorkflowRef
+from ._turn import Turn
+from ._turnloop import LATEST
 
 if TYPE_CHECKING:
     import uuid
 
 A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 LOGGER: Final = logging.getLogger("perdure.actor")
+SILENT: Final = logging.Logger("perdure.actor.replay")  # has no handler, and none above it
+SILENT.disabled = True
 
 
 @final
@@ -28,7 +45,7 @@ class CurrentActor:
     __slots__ = ("_turn",)
 
     def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+        self._turn: Final = turn
 
     def __repr__(self) -> str:
         return f"<CurrentActor {self.id} seq {self.seq}>"
@@ -65,8 +82,9 @@ class CurrentActor:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry `actor` and `seq`."""
-        return logging.LoggerAdapter(LOGGER, {"actor": str(self._turn.actor), "seq": self._turn.seq})
+        """A logger whose records carry `actor` and `seq`; silent on replay, since what it says was said."""
+        logger = SILENT if self._turn.is_replay else LOGGER
+        return logging.LoggerAdapter(logger, {"actor": str(self._turn.actor), "seq": self._turn.seq})
 
     def now(self) -> datetime:
         """The time of this turn, in UTC; the same for the whole turn."""
@@ -83,7 +101,114 @@ class CurrentActor:
         definition = self._turn.surroundings.registry.of(actor)
         return ActorRef(actor_id(definition.name, key))
 
+    def workflow_ref(self, run: Workflow[A, ..., R], key: str) -> WorkflowRef[A, R]:
+        """A reference to an actor by its workflow, whose result can be awaited. Raises UnknownActorType, KeyTooLong, InvalidKey."""
+        definition = self._turn.surroundings.registry.of_workflow(run)
+        return WorkflowRef(actor_id(definition.name, key))
+
+    async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
+        """Begin another actor's workflow; returns its reference once that is recorded. As `Runtime.start`; it is no child of this actor."""
+        return await Starter(None).start(run, key, *args, **kwargs)
+
 
 def current_actor() -> CurrentActor:
     """The actor whose code is running: its id, key, seq, attempt, logger, time and randomness. Raises NotInActor elsewhere."""
     return CurrentActor(current_turn("current_actor()"))
+
+
+async def wait_for_signal(signal: Waits[T], /, *, timeout: timedelta | None = None) -> T:
+    """Wait for a declared signal of this actor, and return what it carries. The longest waiter gets the next one; early ones are kept.
+
+    Raises SignalTimeout after `timeout`, UnknownHandler for a signal that the type does not declare.
+    """
+    coroutines, turn = ambient(f"waiting for {signal!r}")
+    spec = turn.surroundings.registry.require(turn.actor.type).declared(signal)
+    if timeout is None:
+        envelope = await coroutines.signal(spec.name)
+    else:
+        scope = asyncio.timeout(_seconds(timeout, "timeout"))
+        try:
+            async with scope:
+                envelope = await coroutines.signal(spec.name)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise SignalTimeout(turn.actor, spec.name, timeout.total_seconds()) from None
+    args, kwargs = spec.decode_json(envelope.payload) if envelope.form is Form.JSON else spec.decode_call(envelope.payload)
+    values = [*args, *kwargs.values()]
+    return values[0] if values else None  # type: ignore[return-value]
+
+
+async def wait_until(predicate: Callable[[], object], *, timeout: timedelta | None = None) -> None:
+    """Wait until a predicate over the actor's state is true: it is called now, and after each message.
+
+    Raises TimeoutError after `timeout`, and what the predicate raises.
+    """
+    coroutines, _ = ambient("wait_until")
+    async with asyncio.timeout(None if timeout is None else _seconds(timeout, "timeout")):
+        await coroutines.condition(predicate)
+
+
+def set_timer(
+    handler: Timer[Any, []],
+    /,
+    *,
+    after: timedelta | None = None,
+    at: datetime | None = None,
+    every: timedelta | None = None,
+    catch_up: bool = False,
+) -> None:
+    """Let an `@on_timer` handler of this actor be called `after` a time, or `at` a moment, or `every` so often (first after that time, or as
+    `after` or `at` say). Setting it again replaces what was set; it outlives the handler that sets it.
+
+    What fell due while no host ran is called once at start, or with `catch_up` as often as it fell due. Raises ValueError for a naive
+    datetime, a negative time, or one beyond the year 9999.
+    """
+    turn = current_turn("set_timer()")
+    name = turn.surroundings.registry.require(turn.actor.type).timer(handler).name
+    if (at is not None and after is not None) or (at is None and after is None and every is None):
+        raise ValueError(f"set_timer({name}) takes after= or at=, every=, or one of the first with every=")
+    period = 0.0 if every is None else _seconds(every, "every", least=0.001)
+    first = _moment(at) if at is not None else turn.time + (_seconds(after, "after") if after is not None else period)
+    if not first <= LATEST:
+        raise ValueError(f"set_timer({name}) would fire after the year 9999")
+    turn.ask_for(RequestKind.SET_TIMER, name)
+    turn.effects.append(SetTimer(NamedTimer(name, first, period, catch_up)))
+
+
+def cancel_timer(handler: Timer[Any, []], /) -> None:
+    """Forget what `set_timer` has set for that handler; nothing happens if it is not set."""
+    turn = current_turn("cancel_timer()")
+    name = turn.surroundings.registry.require(turn.actor.type).timer(handler).name
+    turn.ask_for(RequestKind.SET_TIMER, name)
+    turn.effects.append(CancelTimer(name))
+
+
+def emit(name: str, payload: object = None) -> None:
+    """Append an item to this actor's stream, for whoever reads `ref.stream()`; it appears with the turn. Raises NotSerializable."""
+    turn = current_turn("emit()")
+    turn.ask_for(RequestKind.EMIT, name)
+    turn.effects.append(Emit(name, PICKLE.encode(payload)))
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this life of the workflow and begin the next one with other arguments: same key, same state, an empty log.
+
+    Events and signals that wait are carried over. It does not return. Raises WrongArguments.
+    """
+    turn = current_turn("continue_as_new()")
+    run = turn.surroundings.registry.require(turn.actor.type).require_workflow()
+    raise ContinueAsNew(run.encode_call(args, kwargs))
+
+
+def _seconds(time: timedelta, name: str, least: float = 0.0) -> float:
+    seconds = time.total_seconds()
+    if seconds < least:
+        raise ValueError(f"{name}={time!r} is in the past" if seconds < 0 else f"{name}={time!r} is too short: at least {least} s")
+    return seconds
+
+
+def _moment(at: datetime) -> float:
+    if at.tzinfo is None:
+        raise ValueError(f"at={at!r} has no time zone, so it says no moment: write datetime(…, tzinfo=UTC), or current_actor().now() + …")
+    return at.timestamp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -9,11 +10,11 @@ from typing import Any, final
 from ..storage import Fence, GroupCommit
 from ._breadcrumb import Breadcrumbs
 from ._clock import Clock, Entropy
-from ._ids import MessageId
+from ._coroutines import Coroutines
+from ._ids import ActorId, MessageId
 from ._info import DeadLetterInfo
-from ._records import Charge, Outcome
+from ._records import Charge, Outcome, RequestRow
 from ._registry import Registry
-from ._turnloop import TurnLoop
 from ._watchdog import Watchdog
 
 
@@ -23,7 +24,9 @@ class Epoch:
     """The parts that the modules of a host share; each is made once, by the host.
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable. `check_queries`
-    is how often a query is checked for changing state: every nth.
+    is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing waits. `start` begins
+    what an actor has asked for, `cancel` ends it; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
+    callers here that wait for a workflow's outcome.
     """
 
     fence: Fence
@@ -31,7 +34,6 @@ class Epoch:
     clock: Clock
     entropy: Entropy
     registry: Registry
-    loop: TurnLoop
     breadcrumbs: Breadcrumbs
     watchdog: Watchdog
     resources: Mapping[str, Any]
@@ -40,4 +42,14 @@ class Epoch:
     check_queries: int
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     reply: Callable[[tuple[bytes, int], Outcome], None] = lambda reply_to, outcome: None
+    spare: Coroutines = field(default_factory=Coroutines)
+    start: Callable[[ActorId, RequestRow], None] = lambda actor, row: None
+    cancel: Callable[[MessageId], None] = lambda request: None
+    set_alarm: Callable[[ActorId, float], None] = lambda actor, due: None
+    awaiting: dict[ActorId, list[asyncio.Future[Outcome]]] = field(default_factory=dict)
     arrivals: int = field(default=0)  # how many were given a row in this epoch
+
+    def renew_spare(self) -> Coroutines:
+        """Hand out the spare, which is needed for longer, and make another."""
+        given, self.spare = self.spare, Coroutines()
+        return given

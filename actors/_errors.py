@@ -18,9 +18,18 @@
     ├── IdempotencyMismatch          a key used again for something else
     ├── AskTimeout                   (TimeoutError) no reply in time; the event may still be handled
     ├── ActorNotFound                it never existed, or was deleted
-    ├── ActorCompleted               it was deleted before it answered
+    ├── ActorCompleted               it has ended, or was deleted, before it answered
     ├── ActorQuarantined             it stands still until somebody looks at it
-    │   └── VersionMismatch          its state was written by another version of its type
+    │   ├── VersionMismatch          its state was written by another version of its type
+    │   └── NonDeterminismError      its code asks, on replay, for something else than when it first ran
+    ├── ActorFailed                  its workflow raised; the original is the cause
+    ├── ActorCancelled               it was cancelled; an ordinary exception for whoever waits for it
+    ├── ActorDeadlock                it would wait for ever, for one that waits for it
+    ├── WorkflowNotStarted           a result was asked of an actor whose workflow has not begun
+    ├── WorkflowAlreadyStarted       with other arguments, or where none may be
+    ├── StepFailed                   a step failed for good; the original is the cause
+    ├── SignalTimeout                (TimeoutError) the signal did not come in time
+    ├── DataLoss                     items of a stream that retention has removed
     ├── QueryChangedState            a query is for reading
     ├── TurnDidNotEnd                a handler that ran too long within one turn
     ├── HandlerInterrupted           the host died in it, again and again
@@ -342,7 +351,7 @@ class ActorNotFound(PerdureError):
 
 @final
 class ActorCompleted(PerdureError):
-    """The actor ended before it answered."""
+    """The actor ended before it answered: its workflow is done, or it was deleted."""
 
     __module__ = "perdure.actors"
 
@@ -351,7 +360,7 @@ class ActorCompleted(PerdureError):
         super().__init__(self.actor)
 
     def __str__(self) -> str:
-        return f"{self.actor} was deleted before it answered. The next message makes a new one."
+        return f"{self.actor} has ended, or was deleted, before it answered. Start it anew, or send to another key."
 
 
 class ActorQuarantined(PerdureError):
@@ -469,3 +478,183 @@ class RemoteError(PerdureError):
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.text}" if self.text else self.type_name
+
+
+@final
+class NonDeterminismError(ActorQuarantined):
+    """Code that no longer fits its past: a replayed turn asked for `now`; when it first ran it asked for `then`."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, seq: int, handler: str, now: Iterable[str], then: Iterable[str]) -> None:
+        self.seq = seq
+        self.handler = handler
+        self.now = tuple(now)
+        self.then = tuple(then)
+        ActorQuarantined.__init__(
+            self,
+            actor,
+            f"the replay of message {seq} ({handler}) asked for {_listed(self.now)}; when it first ran it asked for {_listed(self.then)}.\n"
+            f"    time.time(), random.random(), os.environ   # differ each run\n"
+            f"    current_actor().now(), current_actor().random, a @step   # are the same on replay\n"
+            f"`perdure lint` finds such places; if the code was changed on purpose, it needs the old one to end what it began",
+        )
+        self.args = (self.actor, seq, handler, self.now, self.then)
+
+
+def _listed(asked: tuple[str, ...]) -> str:
+    return ", ".join(asked) if asked else "nothing"
+
+
+class ActorEvicted(BaseException):
+    """Raised where clean-up code asks for something durable while its actor leaves memory. Control flow: it has not failed, and goes on later."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(asked)
+        self.asked = asked
+
+    def __str__(self) -> str:
+        return f"{self.asked} was asked for while the actor leaves memory; it goes on where it waits when it is brought back."
+
+
+@final
+class ActorFailed(PerdureError):
+    """The workflow of the actor raised, and nobody in it dealt with that. `error` is what it raised, as text."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, error: str) -> None:
+        self.actor = str(actor)
+        self.error = error
+        super().__init__(self.actor, error)
+
+    def __str__(self) -> str:
+        return f"the workflow of {self.actor} failed: {self.error}. Its state can still be queried; start it anew with if_exists='restart'."
+
+
+@final
+class ActorCancelled(PerdureError):
+    """The actor, or the handler that was asked, was cancelled before it could answer."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, reason: str = "") -> None:
+        self.actor = str(actor)
+        self.reason = reason
+        super().__init__(self.actor, reason)
+
+    def __str__(self) -> str:
+        return f"{self.actor} was cancelled{f': {self.reason}' if self.reason else ''}."
+
+
+@final
+class ActorDeadlock(PerdureError):
+    """Everybody in `chain` waits for the next one, and the last for the first, with no way out."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, chain: Iterable[str]) -> None:
+        self.chain = tuple(chain)
+        super().__init__(self.chain)
+
+    def __str__(self) -> str:
+        return (
+            f"{' waits for '.join(self.chain)}: none of them can go on. Send an event and let the answer come as another one,"
+            f" or give one of the asks a time-out: ref.options(timeout=…).ask(…)."
+        )
+
+
+@final
+class WorkflowNotStarted(PerdureError):
+    """There is no result to wait for: the actor's workflow has not begun."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object) -> None:
+        self.actor = str(actor)
+        super().__init__(self.actor)
+
+    def __str__(self) -> str:
+        type_name, _, key = self.actor.partition("/")
+        return f"the workflow of {self.actor} has not begun. Start it: await runtime.start({type_name}.run, {key!r}, …)."
+
+
+@final
+class WorkflowAlreadyStarted(PerdureError):
+    """The actor's workflow has begun with other arguments, or it may not have begun at all (`if_exists="fail"`)."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, status: str, differs: bool) -> None:
+        self.actor = str(actor)
+        self.status = status
+        self.differs = differs
+        super().__init__(self.actor, status, differs)
+
+    def __str__(self) -> str:
+        how = " with other arguments" if self.differs else ""
+        return (
+            f"the workflow of {self.actor} has been started{how} (it is {self.status}). Use its reference, choose another key,"
+            f' or begin a new life: runtime.options(if_exists="restart").start(…).'
+        )
+
+
+@final
+class StepFailed(PerdureError):
+    """A step failed in its last attempt, or cannot be tried again. The cause is what the last attempt raised.
+
+    `idempotency_key` is the one that all its attempts had: look there what has been done.
+    """
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, step: str, actor: object, reason: str, failed: int, interrupted: int, idempotency_key: str) -> None:
+        self.step = step
+        self.actor = str(actor)
+        self.reason = reason
+        self.failed = failed
+        self.interrupted = interrupted
+        self.idempotency_key = idempotency_key
+        super().__init__(step, self.actor, reason, failed, interrupted, idempotency_key)
+
+    def __str__(self) -> str:
+        interrupted = f" and {self.interrupted} interrupted" if self.interrupted else ""
+        return (
+            f"the step {self.step} of {self.actor} failed for good, after {self.failed} failed{interrupted} attempts: {self.reason}."
+            f" Its idempotency key was {self.idempotency_key}."
+        )
+
+
+@final
+class SignalTimeout(PerdureError, TimeoutError):
+    """The declared signal did not come within `seconds`."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, signal: str, seconds: float) -> None:
+        super().__init__()
+        self.actor = str(actor)
+        self.signal = signal
+        self.seconds = seconds
+        self.args = (self.actor, signal, seconds)
+
+    def __str__(self) -> str:
+        return f"{self.actor} waited {self.seconds:g} s for the signal {self.signal!r}, and it did not come. One that comes later is kept."
+
+
+@final
+class DataLoss(PerdureError):
+    """Items of a stream between `after` and `first` are gone: retention has removed them before they were read."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, after: int, first: int) -> None:
+        self.actor = str(actor)
+        self.after = after
+        self.first = first
+        super().__init__(self.actor, after, first)
+
+    def __str__(self) -> str:
+        return f"the stream of {self.actor} begins at {self.first} now, and was to be read on after {self.after}. Go on with after={self.first - 1}."

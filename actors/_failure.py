@@ -14,31 +14,37 @@ from ._codec import PICKLE
 from ._errors import NotDeserializable, NotSerializable, RemoteError
 
 MAX_TRACEBACK: Final = 16_384  # characters kept, the last ones: where it was raised
+MAX_CAUSES: Final = 4  # of causes of causes
 _NOTE: Final = "Remote traceback:\n"
 
 
 @final
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is known of an exception: its class's name, its text, its traceback as text, and a pickle of it where one is faithful."""
+    """What is known of an exception: its class's name, its text, its traceback as text, a pickle of it where one is faithful, and its cause."""
 
     type_name: str
     text: str
     traceback: str
     pickled: bytes | None = None
+    cause: Failure | None = None
 
     @classmethod
-    def of(cls, exception: BaseException) -> Failure:
+    def of(cls, exception: BaseException, *, depth: int = MAX_CAUSES) -> Failure:
         """An exception as a record. Never raises, whatever the exception's own methods do."""
         name = f"{type(exception).__module__}.{type(exception).__qualname__}".removeprefix("builtins.")
         if isinstance(exception, RemoteError):
             return cls(exception.type_name, exception.text, exception.traceback or _traceback(exception))
-        return cls(name, _text(exception), _traceback(exception), _faithful_pickle(exception))
+        before = exception.__cause__
+        cause = cls.of(before, depth=depth - 1) if isinstance(before, Exception) and depth else None
+        return cls(name, _text(exception), _traceback(exception), _faithful_pickle(exception), cause)
 
     def revive(self) -> Exception:
         """The exception, new at each call, with the remote traceback as a note; a RemoteError where it cannot be had."""
         exception = self._original() or RemoteError(self.type_name, self.text, self.traceback)
         earlier = [note for note in getattr(exception, "__notes__", ()) if not note.startswith(_NOTE)]
         exception.__notes__ = [*earlier, _NOTE + self.traceback]  # one such note: the traceback has those of earlier hops within it
+        if self.cause is not None:
+            exception.__cause__ = self.cause.revive()
         return exception
 
     def _original(self) -> Exception | None:

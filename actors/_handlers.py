@@ -84,6 +84,10 @@ def handlers_of(cls: type, type_name: str, codec: Codec) -> tuple[dict[str, Hand
                 )
             if isinstance(attribute, FunctionType):
                 names[attribute] = name
+    workflows = [name for name, kind in kinds.items() if kind is HandlerKind.WORKFLOW]
+    if len(workflows) > 1:
+        what = f"it has {len(workflows)} workflows: {', '.join(workflows)}"
+        raise DefinitionError(cls.__qualname__, what, "An actor has one main coroutine at most: make events of the others.")
     return {name: Handler(type_name, name, kind, _method(cls, name, kind), codec) for name, kind in kinds.items()}, names
 
 

@@ -16,6 +16,7 @@ import anyio.lowlevel
 from ..storage import Batch, Fence, GroupCommit, Store, fresh
 from ..tracing import outgoing_headers
 from ._activation import Delivery
+from ._alarms import Alarms
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs
 from ._dispatch import Dispatcher
 from ._envelope import Envelope
@@ -26,10 +27,10 @@ from ._intake import Intake
 from ._persistence import put_host, read_expired, read_expired_replies, read_host
 from ._query import Reader
 from ._records import HostRow, Outcome
-from ._recovery import find_work, put_registry, read_and_charge
+from ._recovery import find_work, put_registry, read_and_charge, read_and_charge_requests
 from ._ref import Request
 from ._settings import Settings, only
-from ._turnloop import new_turn_loop
+from ._steps import Steps
 from ._watchdog import Watchdog
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
@@ -48,7 +49,6 @@ class Host:
             clock=settings.clock,
             entropy=settings.entropy,
             registry=settings.registry,
-            loop=new_turn_loop(),
             breadcrumbs=breadcrumbs,
             watchdog=Watchdog(settings.turn_limit),
             resources=settings.resources,
@@ -63,6 +63,11 @@ class Host:
 
         self._door = Door(store, self.epoch, self.reader.query)
         self.epoch.reply = self._door.reply
+        self._steps = Steps(self.epoch, self.dispatcher.deliver, self.reader.query, self.reader.info, settings.max_steps)
+        self._alarms = Alarms(self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch))
+        self.epoch.start = self._steps.start
+        self.epoch.cancel = self._steps.cancel
+        self.epoch.set_alarm = self._alarms.set
         self._intake = Intake(store, self.epoch, self.dispatcher)
         self._stop = asyncio.Event()
         self._scope = anyio.CancelScope()
@@ -125,16 +130,21 @@ class Host:
                 tasks.start_soon(self.epoch.commit.run)
                 await self._recover(pid, last)
                 tasks.start_soon(self.dispatcher.loader.run)
+                tasks.start_soon(self._steps.run)
                 drained = asyncio.Event()
                 tasks.start_soon(self._intake.run, drained.set)
                 tasks.start_soon(self._sweep)
                 await drained.wait()
+                self.dispatcher.fires = True  # an approval that came in time wins over a time-out that fell due while no host ran
+                tasks.start_soon(self._alarms.run)
                 tasks.start_soon(self._door.run)
                 started()
                 await self._stop.wait()
                 with anyio.move_on_after(DRAIN_WITHIN):
                     await self.dispatcher.settled()
                 self.dispatcher.stop()
+                self._alarms.stop()
+                self._steps.stop()
                 with anyio.move_on_after(DRAIN_WITHIN):  # a full disk may keep it for ever, and nobody was told that it is safe
                     await self.epoch.commit.settled()
                 tasks.cancel_scope.cancel()
@@ -155,14 +165,17 @@ class Host:
 
     async def settled(self) -> None:
         """Return once no actor has anything to do now, and all that was done is durable."""
-        while not (self.dispatcher.idle and self.epoch.commit.idle):
+        while not (self.dispatcher.idle and self.epoch.commit.idle and self._steps.idle):
             await self.dispatcher.settled()
             await self.epoch.commit.settled()
+            await self._steps.settled()
 
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""
         self._stop.set()
         self.dispatcher.stop()
+        self._alarms.stop()
+        self._steps.stop()
         self._scope.cancel()
 
     async def _recover(self, pid: int, last: BreadcrumbFile | None) -> None:
@@ -174,10 +187,15 @@ class Host:
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, found, epoch.clock.now())
         put_registry(epoch)
         put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
+        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, [] if last is None else last.found_steps())
         epoch.commit.stage()
         await epoch.commit.settled()
         epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one
+        if last is not None:
+            last.forget_steps()
         await find_work(epoch, self.dispatcher)
+        for actor, row in outstanding:
+            self._steps.start(actor, row)
 
     async def _sweep(self) -> None:
         while True:

@@ -60,3 +60,13 @@ def check_idempotency_key(actor: ActorId, key: str) -> None:
 def sent_id(incarnation: Incarnation, turn: int, nth: int) -> MessageId:
     """The id of the nth message that a turn of an incarnation sends: the same when the turn is run again after a crash."""
     return MessageId(incarnation + turn.to_bytes(6, "big") + nth.to_bytes(3, "big"))
+
+
+def request_id(incarnation: Incarnation, turn: int, nth: int) -> MessageId:
+    """The id of the nth thing that a turn of an incarnation asks for: that of the message which brings its outcome."""
+    return MessageId(sent_id(incarnation, turn, nth) + b"?")
+
+
+def continued(incarnation: Incarnation) -> Incarnation:
+    """The life that follows one, the same when the turn in which it ends is run again."""
+    return Incarnation(hashlib.blake2b(incarnation + b"continued", digest_size=16).digest())

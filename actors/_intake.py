@@ -50,7 +50,9 @@ class Intake:
                 row = ARRIVAL_ROW.unpack(offer.payload)
                 actor = actor_id(row.type, row.key)
             except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
-                self._dispatcher.settlement.bury(ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage)
+                self._dispatcher.settlement.telling.bury(
+                    ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage
+                )
             else:
                 deliver_or_bury(self._epoch, self._dispatcher, actor, Delivery(row.envelope))
         if offers:

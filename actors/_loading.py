@@ -14,12 +14,14 @@ from typing import Final, final
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import DURABLE, Activation
-from ._envelope import Kind
+from ._envelope import Awaiter, Kind
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._mailbox import Item, LaneQueue, Mailbox
-from ._persistence import key_digest, read_actors, read_key_rows, read_lane, read_waiting
+from ._persistence import key_digest, read_actors, read_key_rows, read_lane, read_signals, read_waiting
 from ._records import DamagedRecord, KeyRow, Lane
+from ._replaying import Replayer
+from ._turn import KeptSignal
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
 
@@ -30,7 +32,7 @@ KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 class Loader:
     """Reads what activations lack, then hands their arrivals to `acceptance` and the activations to `ready`."""
 
-    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_wake", "_wanted")
+    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_replayer", "_wake", "_wanted")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Loader:
         self._has_rows = has_rows
         self._ready = ready
         self._quarantine = quarantine
+        self._replayer = Replayer(epoch)
         self._wanted: list[Activation] = []
         self._wake: asyncio.Future[None] | None = None
 
@@ -73,10 +76,12 @@ class Loader:
     async def _load(self, activations: list[Activation]) -> None:
         await self._load_records([activation for activation in activations if not activation.loaded])
         for activation in activations:
+            if activation.needs_replay:
+                await self._replay(activation)
             if activation.starved:
                 await self._fill(activation, activation.mailbox)
             if any(delivery.envelope.kind is Kind.DELETE for delivery in activation.arrivals or ()):
-                activation.askers = await self._read_askers(activation)
+                activation.awaiters = await self._read_awaiters(activation)
         known = await self._read_keys(activations)
         del self._wanted[: len(activations)]
         for activation in activations:
@@ -97,9 +102,29 @@ class Loader:
                 continue
             activation.install(stored.snapshot, stored.quarantine.failure if stored.quarantine else None)
             self._check_version(activation)
+            if activation.standing.kept:
+                await self._read_signals(activation)
             if activation.actor in self._has_rows:
                 self._has_rows.discard(activation.actor)
                 await self._fill(activation, activation.mailbox)
+
+    async def _read_signals(self, activation: Activation) -> None:
+        try:
+            signals = await read_signals(self._epoch.commit.overlay, activation.actor)
+        except DamagedRecord as damage:
+            self._break(activation, f"a signal that {activation.actor} keeps is damaged: {damage}")
+            return
+        activation.signals = {}
+        for seq, envelope in signals:
+            activation.signals.setdefault(envelope.name, []).append(KeptSignal(seq, envelope))
+
+    async def _replay(self, activation: Activation) -> None:
+        try:
+            await self._replayer.replay(activation)
+        except DamagedRecord as damage:
+            self._break(activation, f"the log of {activation.actor} is damaged: {damage}")
+        except Exception as error:  # noqa: BLE001  replay runs the user's code
+            self._quarantine(activation, error)
 
     def _check_version(self, activation: Activation) -> None:
         """State is never handed to code of another version than wrote it."""
@@ -129,11 +154,11 @@ class Loader:
         activation.damaged = True
         self._quarantine(activation, StoreCorrupt("the store", what))
 
-    async def _read_askers(self, activation: Activation) -> set[tuple[bytes, int]]:
+    async def _read_awaiters(self, activation: Activation) -> set[Awaiter]:
         mailbox, waiting = activation.mailbox, await read_waiting(self._epoch.commit.overlay, activation.actor)
         assert mailbox is not None
-        askers = {item.envelope.reply_to for lane, item in waiting if item.seq > mailbox.lane(lane).cursor}
-        return {reply_to for reply_to in askers if reply_to is not None}
+        awaiters = {item.envelope.awaiter for lane, item in waiting if item.seq > mailbox.lane(lane).cursor}
+        return {awaiter for awaiter in awaiters if awaiter is not None}
 
     async def _read_keys(self, activations: list[Activation]) -> KnownKeys:
         wanted = [(a.actor, key_digest(d.envelope.key[0])) for a in activations for d in a.arrivals or () if d.envelope.key is not None]

@@ -1,7 +1,7 @@
 """Marks: what a class body says about its methods and attributes.
 
-At run time a decorator returns the very function it was given, marked; the typed objects (Event, Signal, Query) exist for type
-checkers only. What can be seen to be wrong from the function alone is refused here, by a DefinitionError at its line.
+At run time a decorator returns the very function it was given, marked; the typed objects (Event, Signal, Query, Workflow, Timer) exist
+for type checkers only. What can be seen to be wrong from the function alone is refused here, by a DefinitionError at its line.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class HandlerKind(Enum):
     EVENT = "event"
     SIGNAL = "signal"
     QUERY = "query"
+    WORKFLOW = "workflow"
+    TIMER = "timer"
 
 
 class Event(Generic[A_contra, P, R_co]):
@@ -75,6 +77,34 @@ class Query(Generic[A_contra, P, R_co]):
         def __get__(self, instance: None, owner: type) -> Self: ...
         @overload
         def __get__(self, instance: object, owner: type) -> Callable[P, R_co]: ...
+        def __get__(self, instance: object, owner: type) -> object: ...
+
+
+class Workflow(Generic[A_contra, P, R_co]):
+    """What a type checker sees of a `@workflow` method: whose it is, what it takes, and what it comes to."""
+
+    __module__ = "perdure.actors"
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
+        def __get__(self, instance: object, owner: type) -> object: ...
+
+
+class Timer(Generic[A_contra, P]):
+    """What a type checker sees of an `@on_timer` method: whose it is, and what it takes."""
+
+    __module__ = "perdure.actors"
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> Callable[P, Any]: ...
         def __get__(self, instance: object, owner: type) -> object: ...
 
 
@@ -129,6 +159,20 @@ def query(handler: Callable[Concatenate[A, P], R], /) -> Query[A, P, R]:
     return cast("Query[A, P, R]", _marked(handler, HandlerKind.QUERY, "query"))
 
 
+def workflow(run: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /) -> Workflow[A, P, R]:
+    """Make an `async def` method the actor's main coroutine, begun by `start`; at most one for a type."""
+    return cast("Workflow[A, P, R]", _marked(run, HandlerKind.WORKFLOW, "workflow"))
+
+
+@overload
+def on_timer(handler: Callable[Concatenate[A, P], Coroutine[Any, Any, object]], /) -> Timer[A, P]: ...
+@overload
+def on_timer(handler: Callable[Concatenate[A, P], object], /) -> Timer[A, P]: ...
+def on_timer(handler: object, /) -> object:
+    """Let a method, `def` or `async def`, be called by a timer that `set_timer` sets; its calls wait their turn as events do."""
+    return _marked(handler, HandlerKind.TIMER, "on_timer")
+
+
 def on_activate(method: Activation, /) -> Activation:
     """Call `def method(self) -> None` whenever the actor comes into memory, to set what is Transient; base classes' methods first."""
     function = _plain_function(method, "on_activate")
@@ -166,14 +210,16 @@ def is_activation(attribute: object) -> bool:
 
 def refuse_unfit(function: FunctionType, kind: HandlerKind) -> None:
     """Raise DefinitionError for a function that cannot be a handler of that kind."""
-    decorator = "query" if kind is HandlerKind.QUERY else f"on_{kind.value}"
+    decorator = kind.value if kind in {HandlerKind.QUERY, HandlerKind.WORKFLOW} else f"on_{kind.value}"
     if not function.__code__.co_argcount and not function.__code__.co_flags & inspect.CO_VARARGS:
         raise DefinitionError(
             _place(function), "a handler is a method, and this has no `self`", f"Write `def {function.__name__}(self, …)`."
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise DefinitionError(_place(function), "a handler cannot be a generator", "Return a list; what it holds is copied to the caller.")
-    if kind is not HandlerKind.EVENT:
+    if kind is HandlerKind.WORKFLOW and not inspect.iscoroutinefunction(function):
+        raise DefinitionError(_place(function), "a workflow waits for things", f"Write `async def {function.__name__}(self, …)`.")
+    if kind in {HandlerKind.SIGNAL, HandlerKind.QUERY}:
         _refuse_async(function, decorator)
 
 

@@ -10,16 +10,21 @@ from typing import Final, final
 
 from ._activation import Activation
 from ._breadcrumb import Phase
-from ._envelope import Kind
+from ._coroutines import Coroutines
+from ._envelope import STARTS, Kind
 from ._epoch import Epoch
-from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler
+from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler, WrongArguments
 from ._ids import first_incarnation
 from ._mailbox import Item
 from ._settlement import Settlement
-from ._turn import Taken, Turn, take_turn
+from ._taking import Taken, take_turn
+from ._turn import Turn
 
 MAX_INTERRUPTED: Final = 3  # attempts at one message in which the host died, before the message is put aside
 SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not overtake itself
+
+# What cannot be put aside, since a workflow would wait for it for ever: if it cannot be handled, the actor stands still at it.
+INDISPENSABLE: Final = STARTS | {Kind.DECLARED, Kind.OUTCOME, Kind.REPLY, Kind.FIRING}
 
 
 @final
@@ -39,65 +44,130 @@ class Performer:
     def perform(self, activation: Activation, item: Item) -> None:
         """Handle the message: for good, or until its next attempt."""
         turn = self._new_turn(activation, item)
-        if item.envelope.kind is Kind.DECLARED:
-            self._keep_signal(activation, item, turn)
-        else:
+        kind = item.envelope.kind
+        if (kind is Kind.EVENT or kind is Kind.SIGNAL) and (activation.snapshot is None or not activation.snapshot.status.is_end):
+            self._handle(activation, item, turn)  # as most are
+        elif not self._is_dealt_with(activation, item, turn):
             self._handle(activation, item, turn)
 
     def _new_turn(self, activation: Activation, item: Item) -> Turn:
         snapshot, envelope = activation.snapshot, item.envelope
-        now = self._epoch.clock.now()
+        now = max(self._epoch.clock.now(), envelope.due)
         if snapshot is None:
             return Turn(activation.actor, first_incarnation(activation.actor, envelope.id), 1, now, self._epoch, item.seq, envelope.headers)
         time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead
         turn = Turn(activation.actor, snapshot.incarnation, snapshot.turn + 1, time, self._epoch, item.seq, envelope.headers)
+        if activation.signals is not None:
+            turn.signals = activation.signals
         if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
             turn.attempt += snapshot.back_off.attempts
         if self._epoch.charges:
             turn.attempt += self._settlement.interrupted(item)
         return turn
 
-    def _keep_signal(self, activation: Activation, item: Item, turn: Turn) -> None:
-        definition = activation.definition
-        if item.envelope.name in definition.waits:
+    def _is_dealt_with(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        """Deal with what is for the host, or means nothing any more; False if it is for the actor's code."""
+        kind, settlement = item.envelope.kind, self._settlement
+        if kind is Kind.RESULT:
+            settlement.await_result(activation, item, turn)
+        elif kind is Kind.EMIT:
+            settlement.append(activation, item, turn)
+        elif activation.status.is_end and kind not in STARTS:
+            settlement.turn_away(activation, item, turn)
+        elif kind is Kind.DECLARED:
+            return self._keeps_signal(activation, item, turn)
+        elif kind in STARTS:
+            if kind is Kind.RESTART and activation.standing.run is not None:
+                settlement.restart(activation, item, turn)
+                self.perform(activation, item)
+                return True
+            return settlement.refuse_start(activation, item, turn)
+        elif self._is_stale(activation, item):
+            settlement.drop(activation, item, turn)
+        else:
+            return False
+        return True
+
+    def _keeps_signal(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        definition, name = activation.definition, item.envelope.name
+        if name not in definition.waits:
+            error = UnknownHandler(definition.name, name, "signal", definition.waits)
+            self._settlement.fail(activation, item, error, turn, 0)
+        elif activation.coroutines is None or not activation.coroutines.awaits_signal(name):
             self._settlement.keep_signal(activation, item, turn)
         else:
-            error = UnknownHandler(definition.name, item.envelope.name, "signal", definition.waits)
-            self._settlement.fail(activation, item, error, turn, 0)
+            return False
+        return True
+
+    def _is_stale(self, activation: Activation, item: Item) -> bool:
+        """Whether it was meant for what is not waited for any more."""
+        envelope = item.envelope
+        if envelope.kind is Kind.FIRING:
+            return activation.standing.wake != envelope.due
+        if envelope.kind is Kind.OUTCOME or envelope.kind is Kind.REPLY:
+            return activation.coroutines is None or not activation.coroutines.awaits(envelope.id)
+        return False
 
     def _handle(self, activation: Activation, item: Item, turn: Turn) -> None:
         interrupted = self._settlement.interrupted(item) if self._epoch.charges else 0
         if interrupted >= MAX_INTERRUPTED:
-            error = HandlerInterrupted(activation.actor, item.envelope.name, interrupted)
-            self._settlement.fail(activation, item, error, turn, 0)
+            self._fail(activation, item, HandlerInterrupted(activation.actor, item.envelope.name, interrupted), turn, 0)
             return
+        if activation.failed[0] == item.seq:
+            turn.attempt += activation.failed[1]
         allowed = SIGNAL_ATTEMPTS if item.envelope.kind is Kind.SIGNAL else 1
-        attempts = 0
         while (instance := self._instance(activation)) is not None:
+            was_suspended = activation.coroutines is not None
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
                 self._settlement.succeed(activation, item, taken, turn)
                 return
             activation.forget_instance()
-            attempts += 1
-            if attempts == allowed:
-                self._settlement.fail(activation, item, taken, turn, attempts)
+            attempts = activation.failed[1] + 1 if activation.failed[0] == item.seq else 1
+            activation.failed = item.seq, attempts
+            if attempts >= allowed:
+                self._fail(activation, item, taken, turn, attempts)
                 return
+            if was_suspended:
+                return  # what waits has to be replayed before the next attempt
             turn.start_again()
 
+    def _fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
+        activation.failed = (0, 0)
+        if item.envelope.kind in INDISPENSABLE and not isinstance(error, WrongArguments | UnknownHandler):  # which its sender is told
+            self._settlement.quarantine(activation, error)
+        else:
+            self._settlement.fail(activation, item, error, turn, attempts)
+
     def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
-        breadcrumbs = self._epoch.breadcrumbs
-        work = partial(take_turn, activation.definition, instance, item.envelope, turn, self._epoch.loop)
+        breadcrumbs, coroutines = self._epoch.breadcrumbs, activation.coroutines or self._epoch.spare
+        work = partial(take_turn, activation.definition, instance, item.seq, item.envelope, turn, coroutines)
         breadcrumbs.enter(Phase.TURN, item.envelope.id)
         try:
-            return self._epoch.watchdog.guard((activation.actor, item.envelope.name), work)
+            taken = self._epoch.watchdog.guard((activation.actor, item.envelope.name), work)
         except KeyboardInterrupt:  # the only one that is for the host
-            activation.forget_instance()
+            self._throw_away(activation, coroutines)
             raise
         except BaseException as error:  # noqa: BLE001  handlers raise whatever they like
+            self._throw_away(activation, coroutines)
             return error
         finally:
             breadcrumbs.leave()
+        if taken.suspended != (activation.coroutines is not None):
+            self._settle_in(activation, taken)
+        return taken
+
+    def _settle_in(self, activation: Activation, taken: Taken) -> None:
+        """Something of the actor begins to wait, or nothing does any more."""
+        if taken.suspended:
+            activation.coroutines = self._epoch.renew_spare()
+        else:
+            activation.coroutines = None
+
+    def _throw_away(self, activation: Activation, coroutines: Coroutines) -> None:
+        if coroutines is self._epoch.spare:
+            self._epoch.renew_spare().evict()
+        activation.forget_instance()
 
     def _instance(self, activation: Activation) -> object | None:
         """The actor's instance, or None if it cannot be had; then the actor is quarantined."""

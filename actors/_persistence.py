@@ -8,6 +8,7 @@ indexes hold the exceptions.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import AsyncIterator, Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol, cast, final
@@ -20,25 +21,33 @@ from ._mailbox import WINDOW, Item, LaneQueue
 from ._records import (
     ARRIVAL_ROW,
     CHARGE,
+    CHECKPOINT,
     DEAD_LETTER,
     HOST_ROW,
     KEY_ROW,
+    LOG_ENTRY,
     MAILBOX_ROW,
     QUARANTINE_ROW,
     REPLY_ROW,
+    REQUEST_ROW,
     SNAPSHOT,
+    STREAM_ROW,
     ArrivalRow,
     Charge,
+    Checkpoint,
     DamagedRecord,
     DeadLetter,
     HostRow,
     KeyRow,
     Lane,
+    LogEntry,
     MailboxRow,
     QuarantineRow,
     ReplyRow,
+    RequestRow,
     Snapshot,
     Status,
+    StreamRow,
 )
 
 PARTITION: Final = 0  # one for now; every key carries it, so that a store can be cut later
@@ -47,7 +56,7 @@ PAGE: Final = 256  # rows a scan fetches at once: a host must not be kept from i
 
 @final
 class Table(IntEnum):
-    """What a key's second element says; numbers 20 and above are kept for checkpoints, logs, timers and streams."""
+    """What a key's second element says."""
 
     HOST = 1
     REGISTRY = 2
@@ -62,7 +71,25 @@ class Table(IntEnum):
     DEAD_LETTER = 11
     CHARGE = 12
     QUARANTINE = 13
+    CHECKPOINT = 20
+    LOG = 21
+    REQUEST = 22
+    WAKE = 23
+    STREAM = 24
 
+
+OF_ONE_ACTOR: Final = (
+    Table.ACTOR,
+    Table.MAILBOX,
+    Table.SIGNALS,
+    Table.KEY,
+    Table.DEAD_LETTER,
+    Table.QUARANTINE,
+    Table.CHECKPOINT,
+    Table.LOG,
+    Table.REQUEST,
+    Table.STREAM,
+)
 
 PREFIX: Final = {table: keys.pack((PARTITION, table)) for table in Table}
 
@@ -119,15 +146,67 @@ def put_lane(batch: Batch, suffix: bytes, lane: Lane, queue: LaneQueue) -> None:
 def delete_actor(batch: Batch, actor: ActorId) -> None:
     """Stage the removal of everything an actor has; its dead letters too."""
     suffix = suffix_of(actor)
-    for table in (Table.ACTOR, Table.MAILBOX, Table.SIGNALS, Table.KEY, Table.DEAD_LETTER, Table.QUARANTINE):
+    for table in OF_ONE_ACTOR:
         batch.delete_range(below_actor(table, actor))
     for status in Status:
         batch.delete(_status_key(status, suffix))
 
 
-def put_signal(batch: Batch, suffix: bytes, item: Item) -> None:
+def put_signal(batch: Batch, suffix: bytes, seq: int, envelope: Envelope) -> None:
     """Stage a declared signal that nobody waits for yet."""
-    batch.put(PREFIX[Table.SIGNALS] + suffix + keys.pack((item.seq,)), MAILBOX_ROW.pack(MailboxRow(item.place, item.envelope)))
+    batch.put(PREFIX[Table.SIGNALS] + suffix + keys.pack((seq,)), MAILBOX_ROW.pack(MailboxRow(0, envelope)))
+
+
+def delete_signal(batch: Batch, suffix: bytes, seq: int) -> None:
+    """Stage that a declared signal has been taken."""
+    batch.delete(PREFIX[Table.SIGNALS] + suffix + keys.pack((seq,)))
+
+
+# --- what of an actor waits ---
+
+
+def put_checkpoint(batch: Batch, suffix: bytes, checkpoint: Checkpoint) -> None:
+    """Stage how an actor was before anything of it waited."""
+    batch.put(PREFIX[Table.CHECKPOINT] + suffix, CHECKPOINT.pack(checkpoint))
+
+
+def put_log_entry(batch: Batch, suffix: bytes, place: int, entry: LogEntry) -> int:
+    """Stage the message at a place (from 0) of an actor's log; returns its size in bytes."""
+    raw = LOG_ENTRY.pack(entry)
+    batch.put(PREFIX[Table.LOG] + suffix + keys.pack((place,)), raw)
+    return len(raw)
+
+
+def delete_history(batch: Batch, suffix: bytes, logged: int) -> None:
+    """Stage the removal of an actor's checkpoint, and of its log of so many entries."""
+    batch.delete(PREFIX[Table.CHECKPOINT] + suffix)
+    for place in range(logged):  # a range would be looked for in the whole batch
+        batch.delete(PREFIX[Table.LOG] + suffix + keys.pack((place,)))
+
+
+def _request_key(suffix: bytes, request: MessageId) -> bytes:
+    turn, nth = int.from_bytes(request[16:22], "big"), int.from_bytes(request[22:25], "big")
+    return PREFIX[Table.REQUEST] + suffix + keys.pack((turn, nth))
+
+
+def put_request(batch: Batch, suffix: bytes, row: RequestRow) -> None:
+    """Stage what the host is to do for an actor."""
+    batch.put(_request_key(suffix, row.id), REQUEST_ROW.pack(row))
+
+
+def delete_request(batch: Batch, suffix: bytes, request: MessageId) -> None:
+    """Stage that it is done, or not wanted any more."""
+    batch.delete(_request_key(suffix, request))
+
+
+def wake_key(due: float, suffix: bytes) -> bytes:
+    """Where it stands that an actor has something to do at `due`: by time, exactly (the bits of a positive IEEE 754 double sort as it does)."""
+    return PREFIX[Table.WAKE] + keys.pack((int.from_bytes(struct.pack(">d", due), "big"),)) + suffix
+
+
+def put_stream_item(batch: Batch, suffix: bytes, position: int, row: StreamRow) -> None:
+    """Stage an item at a position (from 1) of an actor's stream."""
+    batch.put(PREFIX[Table.STREAM] + suffix + keys.pack((position,)), STREAM_ROW.pack(row))
 
 
 def put_dead_letter(batch: Batch, actor: ActorId, seq: int, letter: DeadLetter) -> None:
@@ -250,6 +329,69 @@ async def read_lane(reads: Reads, actor: ActorId, lane: Lane, after: int) -> tup
 def _item(entry: Entry) -> Item:
     row = MAILBOX_ROW.unpack(entry.value)
     return Item(cast("int", keys.unpack(entry.key)[-1]), row.place, row.envelope)
+
+
+async def read_signals(reads: Reads, actor: ActorId) -> list[tuple[int, Envelope]]:
+    """The declared signals that an actor keeps, the oldest first, with their seqs. Raises DamagedRecord."""
+    entries = [entry async for page in scan_pages(reads, below_actor(Table.SIGNALS, actor)) for entry in page]
+    return [(cast("int", keys.unpack(entry.key)[-1]), MAILBOX_ROW.unpack(entry.value).envelope) for entry in entries]
+
+
+async def read_checkpoint(reads: Reads, suffix: bytes) -> Checkpoint:
+    """How a suspended actor was when nothing of it waited last. Raises DamagedRecord, also where there is none."""
+    (raw,) = await reads.read([PREFIX[Table.CHECKPOINT] + suffix])
+    if raw is None:
+        raise DamagedRecord("its checkpoint is missing")
+    return CHECKPOINT.unpack(raw)
+
+
+async def read_log(reads: Reads, suffix: bytes, start: int, stop: int) -> list[LogEntry]:
+    """The messages at those places of an actor's log. Raises DamagedRecord, also where one is missing."""
+    prefix = PREFIX[Table.LOG] + suffix
+    raws = await reads.read([prefix + keys.pack((place,)) for place in range(start, stop)])
+    if None in raws:
+        raise DamagedRecord(f"entry {start + raws.index(None)} of its log is missing")
+    return [LOG_ENTRY.unpack(raw) for raw in raws if raw is not None]
+
+
+async def scan_requests(reads: Reads) -> AsyncIterator[tuple[ActorId, RequestRow | DamagedRecord]]:
+    """Everything that actors have asked for and that is not done."""
+    async for page in scan_pages(reads, keys.below((PARTITION, Table.REQUEST))):
+        for entry in page:
+            _, _, type_name, key, *_ = keys.unpack(entry.key)
+            yield ActorId(cast("str", type_name), cast("str", key)), REQUEST_ROW.read(entry.value)
+
+
+async def read_requests(reads: Reads, actor: ActorId) -> list[RequestRow]:
+    """What one actor has asked for and that is not done; damaged ones are passed over."""
+    entries = [entry async for page in scan_pages(reads, below_actor(Table.REQUEST, actor)) for entry in page]
+    rows = [REQUEST_ROW.read(entry.value) for entry in entries]
+    return [row for row in rows if isinstance(row, RequestRow)]
+
+
+async def read_wakes(reads: Reads, after: bytes, limit: int) -> list[tuple[float, ActorId, bytes]]:
+    """(due, actor, key) of the next timers behind a key (b"": from the first), the earliest first."""
+    whole = keys.below((PARTITION, Table.WAKE))
+    entries = await reads.scan(Range(max(after + b"\0", whole.start), whole.stop), limit=limit)
+    found: list[tuple[float, ActorId, bytes]] = []
+    for entry in entries:
+        _, _, bits, type_name, key = keys.unpack(entry.key)
+        (due,) = struct.unpack(">d", cast("int", bits).to_bytes(8, "big"))
+        found.append((due, ActorId(cast("str", type_name), cast("str", key)), entry.key))
+    return found
+
+
+async def read_stream(reads: Reads, actor: ActorId, after: int, limit: int) -> list[tuple[int, StreamRow]]:
+    """The next items of an actor's stream behind a position, with theirs. Raises DamagedRecord."""
+    whole = below_actor(Table.STREAM, actor)
+    entries = await reads.scan(Range(keys.pack((PARTITION, Table.STREAM, *actor, after + 1)), whole.stop), limit=limit)
+    return [(cast("int", keys.unpack(entry.key)[-1]), STREAM_ROW.unpack(entry.value)) for entry in entries]
+
+
+async def last_of_stream(reads: Reads, actor: ActorId) -> int:
+    """The position of the last item in an actor's stream; 0 if there is none."""
+    entries = await reads.scan(below_actor(Table.STREAM, actor), limit=1, reverse=True)
+    return cast("int", keys.unpack(entries[0].key)[-1]) if entries else 0
 
 
 async def read_depths(reads: Reads, actor: ActorId) -> tuple[int, int]:

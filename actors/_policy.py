@@ -18,7 +18,8 @@ from ._errors import DefinitionError
 class Retry(msgspec.Struct, frozen=True):
     """How often a failing message is tried, and how long between: `initial * factor ** (failures - 1)`, at most `maximum`.
 
-    `max_attempts` counts the first attempt too: 1 is never again. Raises DefinitionError for values that make no sense.
+    `max_attempts` counts the first attempt too: 1 is never again. `retry_on` are the errors that are worth another attempt (default: any
+    Exception), and `give_up_on` those of them that are not. Raises DefinitionError for values that make no sense.
     """
 
     __module__ = "perdure.actors"
@@ -27,12 +28,18 @@ class Retry(msgspec.Struct, frozen=True):
     initial: timedelta = timedelta(seconds=1)
     factor: float = 2.0
     maximum: timedelta = timedelta(seconds=60)
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    give_up_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.initial < timedelta(0) or self.factor < 1 or self.maximum < self.initial:
             raise DefinitionError(
                 repr(self), "it makes no sense", "Give max_attempts >= 1, initial >= 0, factor >= 1 and maximum >= initial."
             )
+
+    def is_worth_it(self, error: BaseException) -> bool:
+        """Whether an attempt that ended so may be followed by another."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.give_up_on)
 
     def delay(self, attempt: int, token: bytes) -> float | None:
         """Seconds to wait after the attempt of that number (the first is 1) has failed; None to give up.
@@ -52,3 +59,17 @@ class Retry(msgspec.Struct, frozen=True):
             return min(maximum, self.initial.total_seconds() * self.factor ** (attempt - 1))
         except OverflowError:
             return maximum
+
+
+@final
+class Rate(msgspec.Struct, frozen=True):
+    """At most `count` in any time of length `per`. Raises DefinitionError for values that make no sense."""
+
+    __module__ = "perdure.actors"
+
+    count: int
+    per: timedelta
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.per <= timedelta(0):
+            raise DefinitionError(repr(self), "it makes no sense", "Give count >= 1 and per > 0.")

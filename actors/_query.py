@@ -23,7 +23,8 @@ from ._info import ActorInfo, DeadLetterInfo, dead_letter_info, info_of
 from ._persistence import Reads, Stored, read_actors, read_depths, scan_actors, scan_dead_letters
 from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, Value
 from ._ref import Request
-from ._turn import Turn, run
+from ._taking import run_query
+from ._turn import Turn
 
 NOBODY = Incarnation(b"")
 
@@ -105,13 +106,15 @@ class Reader:
         turn = Turn(request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
         try:
             arguments, keywords = _arguments(handler, request)
-            work = partial(run, handler, instance, arguments, keywords, turn, epoch.loop)
+            work = partial(run_query, handler, instance, arguments, keywords, turn, epoch.spare)
             answer: Any = epoch.watchdog.guard((request.target, request.name), work)
             outcome: Outcome = Value(handler.encode_result(answer, request.form))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the query raises is its answer
             outcome = Raised(Failure.of(error))
+        if not epoch.spare.at_rest:
+            epoch.renew_spare().evict()
         if checked and definition.encode_state(instance) != before:
             return Raised(Failure.of(QueryChangedState(request.target, request.name))), True
         return outcome, False

@@ -6,13 +6,14 @@ a default.
 
 from __future__ import annotations
 
+import math
 import zlib
 from enum import IntEnum
 from typing import Any, Final, Generic, NamedTuple, TypeVar, final
 
 import msgspec
 
-from ._envelope import Envelope
+from ._envelope import Awaiter, Envelope
 from ._failure import Failure
 from ._ids import Incarnation, MessageId
 
@@ -29,6 +30,14 @@ class Status(IntEnum):
     FAILED = 4
     CANCELLED = 5
     QUARANTINED = 6
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the actor's workflow has ended, and it with it."""
+        return self in ENDS
+
+
+ENDS: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
 def status_named(name: str) -> Status:
@@ -58,50 +67,66 @@ Cursor.__module__ = "perdure.actors"
 
 
 @final
+class RequestKind(IntEnum):
+    """What an actor's code can ask for, in a turn; the numbers are on disk."""
+
+    STEP = 1
+    TIMER = 2  # of its loop: sleep, timeout, call_later
+    ASK = 3
+    RESULT = 4  # of a workflow
+    QUERY = 5
+    INFO = 6
+    START = 7
+    SIGNAL = 8  # to be given a declared signal
+    SEND = 9
+    EMIT = 10
+    SET_TIMER = 11  # a named one
+
+
+@final
+class Asked(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """The nth thing that the code of a turn asked for. `digest` is of its arguments; `due` of a timer, in seconds since the epoch.
+
+    `answer` is what it was given at once: a signal that was there already.
+    """
+
+    kind: RequestKind
+    name: str
+    nth: int
+    digest: bytes = b""
+    due: float = 0.0
+    answer: Envelope | None = None
+
+
+@final
+class LogEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message as it was handled while something of the actor was suspended, and what its turn asked for. Replayed in order of `number`."""
+
+    number: int
+    seq: int
+    time: float
+    envelope: Envelope
+    asked: list[Asked]
+    attempt: int = 1
+
+
+@final
+class Wait(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """What a suspended actor waits for: `name` says which; `since` and `until` are seconds since the epoch, `until` 0.0 without an end."""
+
+    kind: str
+    name: str
+    since: float = 0.0
+    until: float = 0.0
+
+
+@final
 class BackOff(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The event at the head of its lane has failed `attempts` times and is tried again at `due` (seconds since the epoch)."""
 
     seq: int
     attempts: int
     due: float
-
-
-@final
-class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An actor as of the end of a turn. `turn` is that turn's handling number; times are seconds since the epoch."""
-
-    incarnation: Incarnation
-    version: int
-    status: Status
-    event: int
-    interrupt: int
-    turn: int
-    created: float
-    updated: float
-    state: bytes
-    back_off: BackOff | None = None
-
-    @property
-    def cursor(self) -> Cursor:
-        """How far each lane of the mailbox is handled."""
-        return Cursor(self.event, self.interrupt)
-
-
-@final
-class MailboxRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A message that waits. `place` counts the messages of its lane, so that the ends of a lane tell its depth."""
-
-    place: int
-    envelope: Envelope
-
-
-@final
-class ArrivalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A message accepted for an actor that was not in memory yet, so it has no seq; it moves to the mailbox when the actor is there."""
-
-    type: str
-    key: str
-    envelope: Envelope
 
 
 @final
@@ -119,6 +144,98 @@ class Raised(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
 
 
 Outcome = Value | Raised
+
+
+@final
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The workflow of an actor: a digest of its arguments, its outcome once it has ended, and who waits for that."""
+
+    arguments: bytes
+    outcome: Outcome | None = None
+    awaiters: list[Awaiter] = []
+
+
+@final
+class NamedTimer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A call of an @on_timer handler at `due` (seconds since the epoch), and every so many seconds after that (0.0: once).
+
+    `catch_up` is whether it is called for each time that was missed, or once for all.
+    """
+
+    name: str
+    due: float
+    every: float = 0.0
+    catch_up: bool = False
+
+
+@final
+class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """What an actor has besides its state: most have nothing.
+
+    `run` is its workflow. `wake` is when the earliest of what its coroutines wait for by the clock is due; `waits` is what they wait for;
+    `logged` how many messages its log has. `kept` is how many declared signals wait to be taken, `emitted` how long its stream is.
+    """
+
+    run: Run | None = None
+    wake: float | None = None
+    logged: int = 0
+    kept: int = 0
+    emitted: int = 0
+    waits: list[Wait] = []
+    timers: list[NamedTimer] = []
+
+    @property
+    def next_due(self) -> float:
+        """When the earliest of all its timers is due; infinity if there is none."""
+        due = math.inf if self.wake is None else self.wake
+        return min(due, *(timer.due for timer in self.timers)) if self.timers else due
+
+
+NOTHING: Final = Standing()
+
+
+@final
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An actor as of the end of a turn. `turn` is that turn's handling number, which goes on over its lives; times are seconds since the epoch."""
+
+    incarnation: Incarnation
+    version: int
+    status: Status
+    event: int
+    interrupt: int
+    turn: int
+    created: float
+    updated: float
+    state: bytes
+    back_off: BackOff | None = None
+    standing: Standing | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far each lane of the mailbox is handled."""
+        return Cursor(self.event, self.interrupt)
+
+    @property
+    def next_due(self) -> float:
+        """When the earliest of all its timers is due, in seconds since the epoch; infinity if there is none."""
+        return math.inf if self.standing is None else self.standing.next_due
+
+
+@final
+class MailboxRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message that waits. `place` counts the messages of its lane, so that the ends of a lane tell its depth."""
+
+    place: int
+    envelope: Envelope
+
+
+@final
+class ArrivalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message accepted for an actor that was not in memory yet, so it has no seq; it moves to the mailbox when the actor is there."""
+
+    type: str
+    key: str
+    envelope: Envelope
 
 
 @final
@@ -142,13 +259,17 @@ class ReplyRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @final
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A message that could not be handled, and why. `failed` and `interrupted` count the attempts; `at` in seconds since the epoch."""
+    """A message that could not be handled, and why. `failed` and `interrupted` count the attempts; `at` in seconds since the epoch.
+
+    `partly` is whether some of it was done: its handler failed after it had waited.
+    """
 
     envelope: Envelope
     failure: Failure
     failed: int
     interrupted: int
     at: float
+    partly: bool = False
 
 
 @final
@@ -182,6 +303,47 @@ class HostRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     door: str
     pid: int
     started: float
+
+
+@final
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A suspended actor as it was when nothing of it waited last: None if it did not exist. `python` and `anyio` are whose its log is."""
+
+    snapshot: Snapshot | None
+    python: str
+    anyio: str
+
+
+@final
+class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Something asked for that the host is to do, and whose outcome its actor waits for under that id.
+
+    `payload` are the arguments; `options` those of a step where they are not its own; `target` the actor that is asked. `failed` and
+    `interrupted` count a step's attempts so far, `due` is when the next one begins, `first` when the first one did (0.0: not yet), in seconds
+    since the epoch. `progress` is what its last heartbeat said; `failure` of its last attempt.
+    """
+
+    kind: RequestKind
+    name: str
+    id: MessageId
+    payload: bytes
+    options: bytes = b""
+    target: tuple[str, str] | None = None
+    failed: int = 0
+    interrupted: int = 0
+    due: float = 0.0
+    first: float = 0.0
+    progress: bytes | None = None
+    failure: Failure | None = None
+
+
+@final
+class StreamRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An item that an actor emitted; `at` in seconds since the epoch."""
+
+    name: str
+    payload: bytes
+    at: float
 
 
 class DamagedRecord(Exception):
@@ -230,3 +392,8 @@ DEAD_LETTER: Final = RecordFormat[DeadLetter](DeadLetter)
 CHARGE: Final = RecordFormat[Charge](Charge)
 QUARANTINE_ROW: Final = RecordFormat[QuarantineRow](QuarantineRow)
 HOST_ROW: Final = RecordFormat[HostRow](HostRow)
+LOG_ENTRY: Final = RecordFormat[LogEntry](LogEntry)
+CHECKPOINT: Final = RecordFormat[Checkpoint](Checkpoint)
+REQUEST_ROW: Final = RecordFormat[RequestRow](RequestRow)
+STREAM_ROW: Final = RecordFormat[StreamRow](StreamRow)
+OUTCOME: Final = RecordFormat[Outcome](Outcome)

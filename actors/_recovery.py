@@ -21,11 +21,14 @@ from ._persistence import (
     Reads,
     put_charge,
     put_registry_entry,
+    put_request,
     read_charges,
     scan_arrivals,
+    scan_requests,
     scan_work,
+    suffix_of,
 )
-from ._records import Charge, DamagedRecord
+from ._records import Charge, DamagedRecord, RequestRow
 
 FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
 
@@ -47,6 +50,22 @@ async def read_and_charge(reads: Reads, batch: Batch, crumb: Crumb | None, now: 
     return {subject: charge for subject, charge in charges.items() if charge.at > now - FORGET_CHARGES_AFTER}
 
 
+async def read_and_charge_requests(reads: Reads, batch: Batch, interrupted: list[bytes]) -> list[tuple[ActorId, RequestRow]]:
+    """Everything that actors have asked for and that is not done; what ran when the last host died counts one more interrupted attempt."""
+    outstanding: list[tuple[ActorId, RequestRow]] = []
+    charged = set(interrupted)
+    async for actor, row in scan_requests(reads):
+        if isinstance(row, DamagedRecord):
+            logger.error("%s waits for something whose record is damaged: %s", actor, row)
+            continue
+        if row.id in charged:
+            row = msgspec.structs.replace(row, interrupted=row.interrupted + 1)
+            put_request(batch, suffix_of(actor), row)
+            logger.warning("the last host died while the step %s of %s ran, for the %d. time", row.name, actor, row.interrupted)
+        outstanding.append((actor, row))
+    return outstanding
+
+
 def put_registry(epoch: Epoch) -> None:
     """Write down which types are hosted, so that tools and clients need no user code."""
     for entry in epoch.registry.describe():
@@ -60,7 +79,7 @@ async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
     async for entry, row in scan_arrivals(epoch.commit.overlay):
         if isinstance(row, DamagedRecord):
             epoch.commit.batch.delete(entry.key)
-            dispatcher.settlement.bury(ActorId("(arrivals)", entry.key.hex()), damaged_envelope(entry.value), row)
+            dispatcher.settlement.telling.bury(ActorId("(arrivals)", entry.key.hex()), damaged_envelope(entry.value), row)
         else:
             deliver_or_bury(epoch, dispatcher, ActorId(row.type, row.key), Delivery(row.envelope, row=entry.key))
 
@@ -72,4 +91,4 @@ def deliver_or_bury(epoch: Epoch, dispatcher: Dispatcher, actor: ActorId, delive
     except UnknownActorType as unknown:
         if delivery.row is not None:
             epoch.commit.batch.delete(delivery.row)
-        dispatcher.settlement.bury(actor, delivery.envelope, unknown)
+        dispatcher.settlement.telling.bury(actor, delivery.envelope, unknown)

@@ -7,27 +7,31 @@ a mistake raises at the line that made it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, Self, TypeVar, final, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self, TypeVar, final, overload
 
+from ._codec import PICKLE
+from ._coroutines import AMBIENT, Coroutines
 from ._digest import digest
 from ._envelope import Envelope, Form, Kind
-from ._errors import NotDurable, NotInActor, NotSerializable, RuntimeNotRunning
+from ._errors import ActorCancelled, ActorFailed, AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
-from ._ids import ActorId, MessageId, check_idempotency_key
+from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
 from ._info import ActorInfo
-from ._marks import Event, Query, Signal, Waits
-from ._records import Outcome, Raised
+from ._marks import Event, Query, Signal, Waits, Workflow
+from ._records import Outcome, Raised, RequestKind
 from ._registry import Registry
-from ._turn import AMBIENT, Turn
+from ._turn import Turn
 
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 T = TypeVar("T")
 A_co = TypeVar("A_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 
 @final
@@ -109,7 +113,7 @@ class _Decoding:
 
 
 @contextmanager
-def decoding(port: Port) -> Generator[None, None, None]:
+def decoding(port: Port | None) -> Generator[None, None, None]:
     """While bytes are decoded for a caller: bind the references in them to its port."""
     before, _Decoding.port = _Decoding.port, port
     try:
@@ -175,11 +179,9 @@ class ActorRef(Generic[A_co]):
         Raises UnknownHandler, WrongArguments, NotSerializable at the call; MailboxFull, IdempotencyMismatch, ActorCompleted,
         ActorQuarantined from the actor; AskTimeout if `options(timeout=…)` has passed.
         """
-        _refuse_in_turn(f"an answer of {self.id}")
-        port = self._bound()
-        event = port.registry.require(self.id.type).event(handler)
-        outcome = await port.ask(self._request(Kind.EVENT, event, args, kwargs))
-        return _result(port, event, outcome)
+        event = self._registry().require(self.id.type).event(handler)
+        outcome = await self._asked(self._request(Kind.EVENT, event, args, kwargs))
+        return _result(self._port, event, outcome)
 
     @overload
     def send_event(self, handler: Event[A_co, P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[None]: ...
@@ -209,16 +211,24 @@ class ActorRef(Generic[A_co]):
 
         An actor that never had a message answers as a new one would. Raises QueryChangedState if the query is found to write.
         """
-        _refuse_in_turn(f"a query of {self.id}")
-        port = self._bound()
-        query = port.registry.require(self.id.type).query(handler)
+        query = self._registry().require(self.id.type).query(handler)
         payload = query.encode_call(args, kwargs)
-        return _result(port, query, await port.query(Request(self.id, Kind.EVENT, query.name, payload)))
+        coroutines = AMBIENT.get(None)
+        if coroutines is None:
+            outcome = await self._bound().query(Request(self.id, Kind.EVENT, query.name, payload))
+        else:
+            outcome = await _recorded(coroutines, RequestKind.QUERY, query.name, payload, self.id)
+        return _result(self._port, query, outcome)
 
     async def info(self) -> ActorInfo:
         """Status, version, cursors, mailbox and more. Raises ActorNotFound for an actor that never had a message."""
-        _refuse_in_turn(f"the info of {self.id}")
-        return await self._bound().info(self.id)
+        coroutines = AMBIENT.get(None)
+        if coroutines is None:
+            return await self._bound().info(self.id)
+        outcome = await _recorded(coroutines, RequestKind.INFO, "info", b"", self.id)
+        if isinstance(outcome, Raised):
+            raise outcome.failure.revive()
+        return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
 
     async def delete(self) -> None:
         """Forget the actor with all its messages and dead letters; returns once that is durable. The next message makes a new one.
@@ -248,8 +258,13 @@ class ActorRef(Generic[A_co]):
         return self._port
 
     def _registry(self) -> Registry:
-        turn = AMBIENT.get(None)
-        return self._bound().registry if turn is None else turn.surroundings.registry
+        coroutines = AMBIENT.get(None)
+        return self._bound().registry if coroutines is None else coroutines.require_turn(str(self.id)).surroundings.registry
+
+    async def _asked(self, request: Request) -> Outcome:
+        """The outcome of a message: in an actor, of one that is recorded with the turn."""
+        coroutines = AMBIENT.get(None)
+        return await (self._bound().ask(request) if coroutines is None else _ask_inside(coroutines, request))
 
     def _request(self, kind: Kind, call: Handler | WaitsSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         payload = call.encode_call(args, kwargs)
@@ -260,16 +275,104 @@ class ActorRef(Generic[A_co]):
         return Request(self.id, kind, call.name, payload, Form.CODEC, used_for, None if timeout is None else timeout.total_seconds())
 
     def _send(self, request: Request) -> Awaitable[None]:
-        turn = AMBIENT.get(None)
-        if turn is None:
+        coroutines = AMBIENT.get(None)
+        if coroutines is None:
             return self._bound().send(request)
-        _record(turn, request)
+        _record(coroutines.require_turn(f"sending {request.name!r}"), request)
         return RECORDED
+
+
+class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
+    """The address of an actor with a workflow that comes to an `R_co`."""
+
+    __module__ = "perdure.actors"
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return restore_workflow_ref, (self.id.type, self.id.key)
+
+    async def result(self) -> R_co:
+        """What the workflow returned, now or once it has, in this or a later process.
+
+        Raises ActorFailed from what the workflow raised, ActorCancelled, WorkflowNotStarted; AskTimeout if `options(timeout=…)` has passed.
+        """
+        run = self._registry().require(self.id.type).require_workflow()
+        timeout = self._options.timeout
+        seconds = None if timeout is None else timeout.total_seconds()
+        outcome = await self._asked(Request(self.id, Kind.RESULT, "result", b"", timeout=seconds))
+        if isinstance(outcome, Raised):
+            failure = outcome.failure
+            error = failure.revive()
+            if isinstance(error, ActorCancelled) or failure.type_name.startswith(OWN_ERRORS):
+                raise error
+            raise ActorFailed(self.id, f"{failure.type_name}: {failure.text}") from error
+        return _result(self._port, run, outcome)  # type: ignore[no-any-return]
+
+
+OWN_ERRORS: Final = ("perdure.actors.WorkflowNotStarted", "perdure.actors.ActorCompleted", "perdure.actors.ActorQuarantined")
+
+
+IfExists = Literal["use", "fail", "restart"]
+_STARTS: Final[dict[str, Kind]] = {"use": Kind.START, "fail": Kind.START_NEW, "restart": Kind.RESTART}
+
+
+@final
+class Starter:
+    """How workflows are started: what `options(…)` of a runtime or client returns.
+
+    `if_exists` says what happens on a key that has a workflow: "use" it if it has the same arguments, "fail", or "restart" it in a new life.
+    """
+
+    __module__ = "perdure.actors"
+    __slots__ = ("_if_exists", "_key", "_port")
+
+    def __init__(self, port: Port | None, if_exists: IfExists = "use", idempotency_key: str | None = None) -> None:
+        if if_exists not in _STARTS:
+            raise ValueError(f"if_exists={if_exists!r} is none of {', '.join(map(repr, _STARTS))}")
+        self._port = port
+        self._if_exists: IfExists = if_exists
+        self._key = idempotency_key
+
+    def __repr__(self) -> str:
+        return f"<Starter if_exists={self._if_exists!r}>"
+
+    async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
+        """Begin a workflow; returns its reference once that is durable. Idempotent on the key.
+
+        Raises WorkflowAlreadyStarted, WrongArguments, NotSerializable, UnknownActorType, KeyTooLong.
+        """
+        coroutines = AMBIENT.get(None)
+        registry = _required(self._port).registry if coroutines is None else coroutines.require_turn("start").surroundings.registry
+        definition = registry.of_workflow(run)
+        ref: WorkflowRef[A, R] = WorkflowRef(actor_id(definition.name, key), self._port)
+        if self._key is not None:
+            ref = ref.options(idempotency_key=self._key)
+        outcome = await ref._asked(ref._request(_STARTS[self._if_exists], definition.require_workflow(), args, kwargs))
+        if isinstance(outcome, Raised):
+            raise outcome.failure.revive()
+        return ref
+
+
+def make_ref(port: Port, actor: Any, key: str) -> Any:
+    """A reference by an actor's class, or by its workflow. Raises UnknownActorType, DefinitionError, KeyTooLong, InvalidKey."""
+    if isinstance(actor, type):
+        return ActorRef(actor_id(port.registry.of(actor).name, key), port)
+    return WorkflowRef(actor_id(port.registry.of_workflow(actor).name, key), port)
+
+
+def _required(port: Port | None) -> Port:
+    assert port is not None
+    return port
 
 
 def restore_ref(type_name: str, key: str) -> ActorRef[Any]:
     """A reference out of its pickle, bound to the port whose answer it was in."""
     return ActorRef(ActorId(type_name, key), _Decoding.port)
+
+
+def restore_workflow_ref(type_name: str, key: str) -> WorkflowRef[Any, Any]:
+    """The same of a workflow."""
+    return WorkflowRef(ActorId(type_name, key), _Decoding.port)
 
 
 @overload
@@ -290,11 +393,31 @@ def send_signal(ref: ActorRef[Any], signal: object, /, *args: Any, **kwargs: Any
 
 
 def _record(turn: Turn, request: Request) -> None:
-    if turn.over:  # the caller is a callback or a thread that kept the turn's context
-        raise NotInActor(f"sending {request.name!r}")
     if turn.read_only:
         raise NotDurable(f"a query of {turn.actor} sends {request.name!r} to {request.target}", "send from an event or a signal handler")
     turn.send(request.target, request.kind, request.name, request.payload, request.key)
+
+
+async def _ask_inside(coroutines: Coroutines, request: Request) -> Outcome:
+    turn = coroutines.require_turn(f"an answer of {request.target}")
+    name = f"{request.name} of {request.target}"
+    found = turn.ask(request.target, request.kind, request.name, request.payload, request.key, digest(request.payload))
+    if request.timeout is None:
+        return await coroutines.outcome(found, RequestKind.ASK, name)
+    scope = asyncio.timeout(request.timeout)
+    try:
+        async with scope:
+            return await coroutines.outcome(found, RequestKind.ASK, name)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise AskTimeout(request.target, request.name, request.timeout) from None
+
+
+async def _recorded(coroutines: Coroutines, kind: RequestKind, name: str, payload: bytes, target: ActorId) -> Outcome:
+    turn = coroutines.require_turn(name)
+    found = turn.begin(kind, name, payload, digest((*target, payload)), target=target)
+    return await coroutines.outcome(found, kind, f"{name} of {target}")
 
 
 def _digest_of(call: Handler | WaitsSpec, payload: bytes) -> bytes:
@@ -310,7 +433,7 @@ def _refuse_in_turn(what: str) -> None:
         raise NotDurable(f"{what} waits for an answer within a turn", "send an event, and let the other actor send one back")
 
 
-def _result(port: Port, handler: Handler, outcome: Outcome) -> Any:
+def _result(port: Port | None, handler: Handler, outcome: Outcome) -> Any:
     with decoding(port):
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()

@@ -85,6 +85,22 @@ class Registry:
             "Use that class, or host this one.",
         )
 
+    def of_workflow(self, run: object) -> Definition:
+        """The definition whose workflow that function is; of several that share it by inheritance, the one whose class it is written in.
+
+        Raises UnknownActorType, showing what was meant, if there is none.
+        """
+        found = [definition for definition in self._current.values() if definition.begins(run)]
+        written = str(getattr(run, "__qualname__", run))
+        for definition in found:
+            if len(found) == 1 or definition.cls.__qualname__ == written.rpartition(".")[0]:
+                return definition
+        if found:
+            raise DefinitionError(
+                written, f"it is the workflow of {', '.join(each.name for each in found)}", "Override it in each, or name one by its class."
+            )
+        raise UnknownActorType(written.rpartition(".")[0] or written, self._current)
+
     def describe(self) -> list[RegistryEntry]:
         """What a host writes into its store about its types, all versions, ordered by name and version."""
         return [_entry(self._versions[key]) for key in sorted(self._versions)]

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, final, overload
 
 import anyio
 import anyio.abc
@@ -21,10 +21,11 @@ from ..storage import CommitUncertain, Limits, Store, open_store
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs, NoBreadcrumbs
 from ._clock import Clock, SystemClock
 from ._errors import RuntimeNotRunning
-from ._ids import ActorId, actor_id
+from ._ids import ActorId
 from ._info import ActorInfo, DeadLetterInfo
+from ._marks import Workflow
 from ._records import Outcome, status_named
-from ._ref import ActorRef, Request
+from ._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from ._registry import Registry
 from ._settings import Settings, only
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:  # what hosts is loaded when something is hosted: a third of w
     from ._host import Host
 
 A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 logger = logging.getLogger("perdure.actors")
 
@@ -45,7 +48,7 @@ class Runtime:
     `current_actor().resources` (a database pool, an HTTP client). `clock`: for tests. `max_active`: actors kept in memory (default 10,000).
     `max_uncommitted`: turns, and bytes, that may wait for the disk before new work waits (default 20,000 and 64 MiB).
     `on_dead_letter(letter)`: called on the event loop when a message was put aside, once that is durable. `turn_limit`: seconds
-    after which a turn is interrupted (default 10).
+    after which a turn is interrupted (default 10). `max_steps`: steps that run at the same time (default 1,000).
     """
 
     __module__ = "perdure.actors"
@@ -61,6 +64,7 @@ class Runtime:
         max_uncommitted: Limits | None = None,
         on_dead_letter: Callable[[DeadLetterInfo], None] | None = None,
         turn_limit: float = 10.0,
+        max_steps: int = 1_000,
     ) -> None:
         self._given = open_store(store) if isinstance(store, str) and store.startswith("memory:") else store
         self._settings = Settings(
@@ -71,6 +75,7 @@ class Runtime:
             limits=max_uncommitted or Limits(),
             on_dead_letter=on_dead_letter,
             turn_limit=turn_limit,
+            max_steps=max_steps,
         )
         self._tasks: anyio.abc.TaskGroup | None = None
         self._host: Host | None = None
@@ -94,12 +99,27 @@ class Runtime:
 
     # --- references and reading ---
 
-    def ref(self, actor: type[A], key: str) -> ActorRef[A]:
-        """A reference to an actor, whether it exists or not: the first message makes it.
+    @overload
+    def ref(self, actor: type[A], key: str) -> ActorRef[A]: ...
+    @overload
+    def ref(self, actor: Workflow[A, ..., R], key: str) -> WorkflowRef[A, R]: ...
+    def ref(self, actor: Any, key: str) -> Any:
+        """A reference to an actor, whether it exists or not: the first message makes it. By its workflow, one with a result.
 
         Raises UnknownActorType, KeyTooLong, InvalidKey.
         """
-        return ActorRef(actor_id(self.registry.of(actor).name, key), self)
+        return make_ref(self, actor, key)
+
+    async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
+        """Begin a workflow; returns its reference once that is durable. Idempotent on the key: the same arguments find what has begun.
+
+        Raises WorkflowAlreadyStarted for other arguments, WrongArguments, NotSerializable, UnknownActorType, KeyTooLong.
+        """
+        return await Starter(self).start(run, key, *args, **kwargs)
+
+    def options(self, *, if_exists: IfExists = "use", idempotency_key: str | None = None) -> Starter:
+        """How to start: on a key whose workflow has begun, "use" it if its arguments are the same, "fail", or "restart" it in a new life."""
+        return Starter(self, if_exists, idempotency_key)
 
     async def actors(self, actor: type | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
         """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. All of it is durable.

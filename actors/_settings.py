@@ -26,6 +26,7 @@ class Settings:
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     check_queries: int = 64
     turn_limit: float = 10.0  # seconds
+    max_steps: int = 1_000
 
 
 def only(error: BaseException) -> BaseException:

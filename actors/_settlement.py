@@ -6,39 +6,37 @@ batch's gate.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final, final
 
-from ..storage import Gate, PerdureError, fresh
+import msgspec
+
+from ..storage import Gate
 from ._activation import Activation, Delivery, quarantined
+from ._coroutines import ContinueAsNew, Ending
+from ._define import Definition
+from ._digest import digest
 from ._effects import Send
-from ._envelope import Envelope, Kind
+from ._envelope import STARTS, Awaiter, Envelope, Form, Kind
 from ._epoch import Epoch
-from ._errors import ActorCompleted, HandlerInterrupted
+from ._errors import ActorCancelled, ActorCompleted, HandlerInterrupted, WorkflowAlreadyStarted, WorkflowNotStarted
 from ._failure import Failure
-from ._ids import ActorId, MessageId
-from ._info import DeadLetterInfo, dead_letter_info
+from ._ids import ActorId, MessageId, continued, first_incarnation, sent_id
 from ._mailbox import Item
-from ._persistence import (
-    charge_key,
-    delete_actor,
-    delete_quarantine,
-    key_digest,
-    put_dead_letter,
-    put_key_row,
-    put_quarantine,
-    put_reply,
-    put_signal,
-)
-from ._records import BackOff, DeadLetter, KeyRow, Outcome, QuarantineRow, Raised, ReplyRow, Value
-from ._turn import Taken, Turn
+from ._persistence import charge_key, delete_actor, delete_quarantine, delete_request, put_quarantine
+from ._records import BackOff, DeadLetter, NamedTimer, Outcome, QuarantineRow, Raised, RequestRow, Run, Status, Value
+from ._standing import StandingDraft
+from ._taking import Taken
+from ._telling import Telling, resolve
+from ._turn import KeptSignal, Turn
 
-KEEP_REPLIES: Final = 86400.0  # seconds that an outcome waits for the client who asked, if that is away
-
-ReplyTo = tuple[bytes, int]  # client, number
+UNMOURNED: Final = frozenset(
+    {Kind.FIRING, Kind.OUTCOME, Kind.REPLY, Kind.TIMER, Kind.RESULT}
+)  # they mean nothing to an actor that has ended
+MISSED_AT_MOST: Final = 1_000  # calls of one timer that are caught up at once
 
 logger = logging.getLogger("perdure.actors")
 
@@ -47,11 +45,12 @@ logger = logging.getLogger("perdure.actors")
 class Settlement:
     """Ends turns. `dirty` are the actors with something to stage; `deliver` takes messages to other actors."""
 
-    __slots__ = ("_epoch", "deliver", "dirty")
+    __slots__ = ("_epoch", "deliver", "dirty", "telling")
 
     def __init__(self, epoch: Epoch, deliver: Callable[[ActorId, Delivery], None]) -> None:
         self._epoch = epoch
         self.deliver = deliver
+        self.telling = Telling(epoch, deliver)
         self.dirty: list[Activation] = []
 
     def touch(self, activation: Activation, size: int = 0) -> Gate:
@@ -63,33 +62,219 @@ class Settlement:
         return gate
 
     def succeed(self, activation: Activation, item: Item, taken: Taken, turn: Turn) -> None:
-        """The turn ended well: its state, its effects and its reply become durable together."""
-        activation.move_on(item, turn, taken.state)
-        self.touch(activation, len(taken.state) + 100)
+        """The turn ended well: its state, its effects and its replies become durable together."""
+        plain = not taken.suspended and taken.end is None and (activation.snapshot is None or activation.snapshot.standing is None)
+        if not plain or any(type(effect) is not Send for effect in taken.effects):
+            self._succeed_with_standing(activation, item, taken, turn)
+        else:
+            activation.take(item)
+            activation.move_on(turn, taken.state, Status.IDLE, None)
+            self.touch(activation, len(taken.state) + 100)
         for effect in taken.effects:
-            self._perform(effect)
-        if taken.result is not None:
-            self._conclude(activation, item, taken.result)
+            if type(effect) is Send:
+                self.deliver(effect.target, Delivery(effect.envelope))
+        for ending in taken.endings:
+            self._end_handler(activation, ending, turn)
+        if taken.end is not None and taken.end.next is not None:
+            self._continue(activation, taken.end.next, turn)
         self.discharge(item.envelope.id)
 
-    def _perform(self, effect: Send) -> None:
-        self.deliver(effect.target, Delivery(effect.envelope))
+    def _succeed_with_standing(self, activation: Activation, item: Item, taken: Taken, turn: Turn) -> None:
+        """The same for an actor that has more than its state: something of it waits, or it has a workflow, timers, a stream."""
+        draft = StandingDraft(activation, self._epoch.commit.batch)
+        begins = item.envelope.kind in STARTS and item.envelope.kind is not Kind.CONTINUE
+        if begins:
+            draft.run = Run(arguments_digest(activation.definition, item.envelope), None, draft.run.awaiters if draft.run else [])
+        draft.apply(taken, turn)
+        if taken.suspended:
+            draft.log(item, taken, turn)
+        else:
+            draft.forget_log()
+        ended = taken.end if taken.end is not None and taken.end.next is None else None
+        awaiters = draft.run.awaiters if draft.run is not None else []
+        signals = draft.end(ended.outcome) if ended is not None else []
+        activation.take(item)
+        activation.move_on(turn, taken.state, _status(taken), draft.record())
+        self._hand_on(activation, draft, self.touch(activation, len(taken.state) + draft.size + 100))
+        if ended is not None:
+            self._tell_ended(activation, awaiters, ended.outcome)
+            for signal in signals:
+                self._turn_away(activation, signal.seq, signal.envelope, turn)
+
+    def _hand_on(self, activation: Activation, draft: StandingDraft, gate: Gate) -> None:
+        """What was asked for of the host begins once that is durable."""
+        epoch, actor = self._epoch, activation.actor
+        for row in draft.begun:
+            gate.when_open(partial(_begin, epoch, actor, row))
+        for request in draft.given_up:
+            gate.when_open(partial(_cancel, epoch, request))
+        if activation.snapshot is not None and activation.snapshot.next_due != math.inf:
+            epoch.set_alarm(actor, activation.snapshot.next_due)
+
+    def _end_handler(self, activation: Activation, ending: Ending, turn: Turn) -> None:
+        outcome = ending.outcome
+        if outcome is not None:
+            self.telling.conclude(activation, ending.seq, ending.envelope, outcome)
+            if isinstance(outcome, Raised) and not ending.envelope.ask:
+                letter = DeadLetter(ending.envelope, outcome.failure, 1, 0, turn.time, ending.partly)
+                self.telling.put_dead_letter(activation.actor, ending.seq, letter)
+
+    def _tell_ended(self, activation: Activation, awaiters: list[Awaiter], outcome: Outcome) -> None:
+        for awaiter in awaiters:
+            self.telling.tell(activation.actor, awaiter, outcome)
+        for future in self._epoch.awaiting.pop(activation.actor, ()):
+            activation.gate.when_open(partial(resolve, future, outcome))
+
+    def _continue(self, activation: Activation, again: ContinueAsNew, turn: Turn) -> None:
+        """Begin the workflow's next life with a message of its own, the first that this life takes."""
+        envelope = Envelope(
+            id=sent_id(turn.incarnation, turn.number, len(turn.effects)),
+            kind=Kind.CONTINUE,
+            name=activation.definition.require_workflow().name,
+            payload=again.payload,
+            sender=str(activation.actor),
+            sent_at=turn.time,
+        )
+        activation.begin_life(continued(turn.incarnation))
+        self.deliver(activation.actor, Delivery(envelope))
+
+    def restart(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """Begin another life with nothing but the messages and signals that wait; the workflow is then begun by the message itself."""
+        batch, snapshot = self._epoch.commit.batch, activation.snapshot
+        assert snapshot is not None
+        draft = StandingDraft(activation, batch)
+        self._give_up_all(activation)
+        handled = None if activation.coroutines is None else activation.coroutines.handled
+        draft.forget_log()
+        awaiters = draft.run.awaiters if draft.run is not None else []
+        draft.run, draft.timers = None, []
+        activation.forget_instance()
+        activation.restart(first_incarnation(activation.actor, item.envelope.id), draft.record())
+        self.touch(activation, 100)
+        outcome = Raised(Failure.of(ActorCancelled(activation.actor, "it was started anew")))
+        self._tell_ended(activation, awaiters, outcome)
+        if handled is not None:
+            self._end_handler(activation, Ending(*handled, outcome, partly=True), turn)
+
+    def _give_up_all(self, activation: Activation) -> None:
+        for request in activation.coroutines.requests() if activation.coroutines is not None else ():
+            delete_request(self._epoch.commit.batch, activation.suffix, request)
+            self.touch(activation).when_open(partial(_cancel, self._epoch, request))
+
+    # --- messages that the host handles itself ---
+
+    def refuse_start(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        """Deal with a start of a workflow that has begun already, unless it is to begin again."""
+        run = activation.standing.run
+        if run is None or item.envelope.kind in {Kind.CONTINUE, Kind.RESTART}:
+            return False
+        same = run.arguments == arguments_digest(activation.definition, item.envelope)
+        outcome: Outcome = Value(b"")
+        if item.envelope.kind is Kind.START_NEW or not same:
+            outcome = Raised(Failure.of(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), not same)))
+        self._skip(activation, item, turn)
+        self.telling.conclude(activation, item.seq, item.envelope, outcome)
+        return True
+
+    def await_result(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """Tell the workflow's outcome to whoever asks for it, now or once it has ended."""
+        run, envelope = activation.standing.run, item.envelope
+        if run is None or run.outcome is not None:
+            outcome = Raised(Failure.of(WorkflowNotStarted(activation.actor))) if run is None else run.outcome
+            assert outcome is not None
+            self._skip(activation, item, turn)
+            self.telling.conclude(activation, item.seq, envelope, outcome)
+            return
+        standing = activation.standing
+        if envelope.asker is not None or envelope.reply_to is not None:
+            awaiters = [*run.awaiters, Awaiter(envelope.reply_to, envelope.asker)]
+            standing = msgspec.structs.replace(standing, run=Run(run.arguments, None, awaiters))
+        activation.take(item)
+        activation.stay(turn, standing)
+        self.touch(activation, 100)
+        deliveries = (activation.asked or {}).pop(item.seq, ())
+        activation.asked = activation.asked or None
+        for delivery in deliveries:
+            if delivery.answered is not None:
+                self._epoch.awaiting.setdefault(activation.actor, []).append(delivery.answered)
 
     def keep_signal(self, activation: Activation, item: Item, turn: Turn) -> None:
         """A declared signal that nobody waits for is kept."""
-        put_signal(self._epoch.commit.batch, activation.suffix, item)
-        activation.move_on(item, turn, activation.state)
-        self.touch(activation, len(item.envelope.payload))
-        if item.envelope.key is not None:
-            self._conclude(activation, item, Value(b""))
+        draft = StandingDraft(activation, self._epoch.commit.batch)
+        draft.keep(KeptSignal(item.seq, item.envelope))
+        activation.take(item)
+        activation.stay(turn, draft.record())
+        self.touch(activation, draft.size)
+        if item.envelope.wants_outcome:
+            self.telling.conclude(activation, item.seq, item.envelope, Value(b""))
+
+    def append(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """Append what a step has emitted to the actor's stream."""
+        draft = StandingDraft(activation, self._epoch.commit.batch)
+        draft.emit(item.envelope.name, item.envelope.payload, turn)
+        activation.take(item)
+        activation.stay(turn, draft.record())
+        self.touch(activation, draft.size)
+
+    def fire(self, activation: Activation, now: float) -> None:
+        """Put what is due by now into the mailbox: the calls of named timers, and one firing for what the coroutines wait for."""
+        standing = activation.standing
+        if standing.wake is not None and standing.wake <= now and activation.fired != standing.wake:
+            activation.fired = standing.wake
+            self._post(activation, Kind.FIRING, "", standing.wake, now)
+        due = [timer for timer in standing.timers if timer.due <= now]
+        if not due:
+            return
+        for timer in due:
+            for _ in range(_missed(timer, now) if timer.catch_up else 1):
+                self._post(activation, Kind.TIMER, timer.name, timer.due, now)
+        timers = [timer for timer in standing.timers if timer.due > now]
+        timers += [_next(timer, now) for timer in due if timer.every]
+        activation.rearm(msgspec.structs.replace(standing, timers=timers))
+        self.touch(activation, 100)
+        if activation.snapshot is not None and activation.snapshot.next_due != math.inf:
+            self._epoch.set_alarm(activation.actor, activation.snapshot.next_due)
+
+    def _post(self, activation: Activation, kind: Kind, name: str, due: float, now: float) -> None:
+        assert activation.mailbox is not None
+        message = MessageId(self._epoch.entropy.token())
+        payload = b"" if kind is Kind.FIRING else activation.definition.timer(name).encode_call((), {})
+        activation.mailbox.append(Envelope(id=message, kind=kind, name=name, payload=payload, sent_at=now, due=due))
+        self.touch(activation, 100)
+
+    def drop(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """A message that means nothing any more: an outcome that nobody waits for, a firing of what was set anew."""
+        self._skip(activation, item, turn)
+        self.discharge(item.envelope.id)
+
+    def turn_away(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """The actor has ended: whoever asks is told, and what was only sent goes into the dead letters."""
+        self._skip(activation, item, turn)
+        self._turn_away(activation, item.seq, item.envelope, turn)
+        self.discharge(item.envelope.id)
+
+    def _turn_away(self, activation: Activation, seq: int, envelope: Envelope, turn: Turn) -> None:
+        failure = Failure.of(ActorCompleted(activation.actor))
+        if envelope.wants_outcome:
+            self.telling.conclude(activation, seq, envelope, Raised(failure))
+        if not envelope.ask and envelope.kind not in UNMOURNED:
+            self.telling.put_dead_letter(activation.actor, seq, DeadLetter(envelope, failure, 0, 0, turn.time))
+
+    def _skip(self, activation: Activation, item: Item, turn: Turn) -> None:
+        activation.take(item)
+        activation.stay(turn, activation.snapshot.standing if activation.snapshot is not None else None)
+        self.touch(activation, 100)
+
+    # --- failures ---
 
     def fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
         """The message failed, in so many attempts now, and was rolled back: it is tried again later, or put aside."""
         envelope = item.envelope
         back_off = activation.snapshot.back_off if activation.snapshot else None
         attempts += back_off.attempts if back_off is not None and back_off.seq == item.seq else 0
-        if envelope.kind is Kind.EVENT and not envelope.ask and not isinstance(error, HandlerInterrupted):
-            delay = activation.definition.retry.delay(attempts, envelope.id)
+        if envelope.is_event and not envelope.ask and not isinstance(error, HandlerInterrupted):
+            retry = activation.definition.retry
+            delay = retry.delay(attempts, envelope.id) if retry.is_worth_it(error) or not isinstance(error, Exception) else None
             if delay is not None:
                 activation.back_off(BackOff(item.seq, attempts, turn.time + delay), turn)
                 self.touch(activation, len(activation.state) + 100)
@@ -100,24 +285,28 @@ class Settlement:
         self._put_aside(activation, item, Failure.of(error), turn, attempts)
 
     def _put_aside(self, activation: Activation, item: Item, failure: Failure, turn: Turn, attempts: int) -> None:
-        activation.move_on(item, turn, activation.state)
-        self.touch(activation, len(activation.state) + 100)
-        self._conclude(activation, item, Raised(failure))
+        self._skip(activation, item, turn)
+        if item.envelope.wants_outcome:
+            self.telling.conclude(activation, item.seq, item.envelope, Raised(failure))
         if not item.envelope.ask:
             letter = DeadLetter(item.envelope, failure, attempts, self.interrupted(item), turn.time)
-            self._put_dead_letter(activation.actor, item.seq, letter)
+            self.telling.put_dead_letter(activation.actor, item.seq, letter)
         self.discharge(item.envelope.id)
 
     def delete(self, activation: Activation) -> None:
         """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
         delete_actor(self._epoch.commit.batch, activation.actor)
+        activation.forget_wake(self._epoch.commit.batch)
         self.discharge(activation.decoding)
-        deliveries, askers = self._waiting(activation)
-        activation.install(None, None)
+        self._give_up_all(activation)
+        run = activation.standing.run
+        self._tell_ended(activation, run.awaiters if run is not None else [], Raised(Failure.of(ActorCompleted(activation.actor))))
+        deliveries, awaiters = self.telling.waiting(activation)
         activation.forget_instance()
+        activation.install(None, None)
         activation.damaged = False
         self.touch(activation)
-        self._answer_all(activation, deliveries, askers, ActorCompleted(activation.actor))
+        self.telling.answer_all(activation, deliveries, awaiters, ActorCompleted(activation.actor))
 
     def release(self, activation: Activation) -> None:
         """Let a quarantined actor go on, with the message that it stood still at."""
@@ -132,75 +321,15 @@ class Settlement:
         failure = Failure.of(error)
         logger.error("%s is quarantined: %s: %s", activation.actor, failure.type_name, failure.text)
         activation.failure = failure
+        activation.forget_instance()
         put_quarantine(self._epoch.commit.batch, activation.suffix, QuarantineRow(failure, self._epoch.clock.now()))
         self.touch(activation)
-        self._answer_all(activation, *self._waiting(activation), quarantined(activation.actor, failure))
+        self.telling.answer_all(activation, *self.telling.waiting(activation), quarantined(activation.actor, failure))
 
     def interrupted(self, item: Item) -> int:
         """How often a host has died while it handled the message."""
         charge = self._epoch.charges.get(item.envelope.id)
         return charge.interrupted if charge is not None else 0
-
-    def answer(self, activation: Activation, delivery: Delivery, outcome: Outcome) -> None:
-        """Tell an outcome to somebody who waits for it, once everything it may come from is durable."""
-        if delivery.answered is not None:
-            activation.gate.when_open(partial(_resolve, delivery.answered, outcome))
-        if delivery.envelope.reply_to is not None:
-            self._reply(delivery.envelope.reply_to, outcome)
-        if delivery.row is not None:
-            self._epoch.commit.batch.delete(delivery.row)
-            self.touch(activation)
-
-    def bury(self, actor: ActorId, envelope: Envelope, cause: Exception) -> None:
-        """Deal with a message that got into no mailbox: whoever asks is told, and what was only sent goes into the dead letters."""
-        if envelope.reply_to is not None:
-            self._reply(envelope.reply_to, Raised(Failure.of(cause)))
-            return
-        self._epoch.arrivals += 1
-        seq = self._epoch.fence.epoch << 40 | self._epoch.arrivals  # so that no two letters of one moment share a key
-        self._put_dead_letter(actor, seq, DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
-
-    def _put_dead_letter(self, actor: ActorId, seq: int, letter: DeadLetter) -> None:
-        put_dead_letter(self._epoch.commit.batch, actor, seq, letter)
-        gate = self._epoch.commit.stage(len(letter.envelope.payload))
-        failure = letter.failure
-        logger.error("%s: %s is in the dead letters: %s: %s", actor, letter.envelope.name, failure.type_name, failure.text)
-        if self._epoch.on_dead_letter is not None:
-            gate.when_open(partial(_call_hook, self._epoch.on_dead_letter, dead_letter_info(actor, seq, letter)))
-
-    def _waiting(self, activation: Activation) -> tuple[list[Delivery], set[ReplyTo]]:
-        """Whoever waits for an outcome of the actor: here, and in other processes, as far as their messages are known."""
-        asked, activation.asked = activation.asked or {}, None
-        askers, activation.askers = activation.askers or set(), None
-        for item in activation.mailbox.waiting() if activation.mailbox is not None else ():
-            if item.envelope.reply_to is not None:
-                askers.add(item.envelope.reply_to)
-        return [delivery for deliveries in asked.values() for delivery in deliveries], askers
-
-    def _answer_all(self, activation: Activation, deliveries: list[Delivery], askers: set[ReplyTo], error: PerdureError) -> None:
-        outcome = Raised(Failure.of(error))
-        for delivery in deliveries:
-            self.answer(activation, delivery, outcome)
-        for reply_to in askers:
-            self._reply(reply_to, outcome)
-
-    def _conclude(self, activation: Activation, item: Item, outcome: Outcome) -> None:
-        envelope = item.envelope
-        if envelope.key is not None:
-            expires = self._epoch.clock.now() + activation.definition.dedupe_for.total_seconds()
-            row = KeyRow(envelope.name, envelope.key[1], item.seq, expires, outcome)
-            put_key_row(self._epoch.commit.batch, activation.actor, key_digest(envelope.key[0]), row)
-        if envelope.reply_to is not None:
-            self._reply(envelope.reply_to, outcome)
-        if activation.asked:
-            for delivery in activation.asked.pop(item.seq, ()):
-                self.answer(activation, delivery, outcome)
-            activation.asked = activation.asked or None
-
-    def _reply(self, reply_to: ReplyTo, outcome: Outcome) -> None:
-        row = ReplyRow(outcome, self._epoch.clock.now() + KEEP_REPLIES)
-        put_reply(self._epoch.commit.batch, reply_to, row)
-        self._epoch.commit.stage(100).when_open(lambda error: None if error else self._epoch.reply(reply_to, outcome))
 
     def discharge(self, subject: MessageId) -> None:
         """What a host had died in is done: forget its interrupted attempts."""
@@ -208,19 +337,41 @@ class Settlement:
             self._epoch.commit.batch.delete(charge_key(subject))
 
 
-def _resolve(answered: asyncio.Future[Outcome], outcome: Outcome, error: BaseException | None) -> None:
-    if answered.done():
-        return
-    if error is None:
-        answered.set_result(outcome)
-    else:
-        answered.set_exception(fresh(error))
-
-
-def _call_hook(hook: Callable[[DeadLetterInfo], None], letter: DeadLetterInfo, error: BaseException | None) -> None:
-    if error is not None:
-        return
+def arguments_digest(definition: Definition, envelope: Envelope) -> bytes:
+    """What a workflow's arguments are known by: the same for equal ones, however they were passed. Of what cannot be taken apart, its bytes."""
+    run = definition.require_workflow()
+    arguments = run.decode_json(envelope.payload) if envelope.form is Form.JSON else run.decode_call(envelope.payload)
     try:
-        hook(letter)
-    except Exception:
-        logger.exception("the on_dead_letter hook failed for %s", letter.actor)
+        return digest(arguments)
+    except (RecursionError, TypeError):
+        return digest(envelope.payload)
+
+
+def _status(taken: Taken) -> Status:
+    if taken.end is None or taken.end.next is not None:
+        return Status.SUSPENDED if taken.suspended else Status.IDLE
+    if taken.end.cancelled:
+        return Status.CANCELLED
+    return Status.FAILED if isinstance(taken.end.outcome, Raised) else Status.COMPLETED
+
+
+def _begin(epoch: Epoch, actor: ActorId, row: RequestRow, error: BaseException | None) -> None:
+    if error is None:
+        epoch.start(actor, row)
+
+
+def _cancel(epoch: Epoch, request: MessageId, error: BaseException | None) -> None:
+    if error is None:
+        epoch.cancel(request)
+
+
+def _missed(timer: NamedTimer, now: float) -> int:
+    """How often a timer was due by now."""
+    return min(MISSED_AT_MOST, 1 + int((now - timer.due) // timer.every)) if timer.every else 1
+
+
+def _next(timer: NamedTimer, now: float) -> NamedTimer:
+    """A periodic timer's next time: in step with its first one, and later than now."""
+    periods = 1 + int(max(0.0, now - timer.due) // timer.every)
+    due = timer.due + periods * timer.every
+    return msgspec.structs.replace(timer, due=due if due > now else due + timer.every)

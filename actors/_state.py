@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, final
 import msgspec
 
 from ._codec import PROTOCOL, Codec, MsgspecCodec, narrowed
+from ._comparison import reconcile
 from ._errors import DefinitionError, NotDeserializable, NotSerializable
 from ._marks import TransientMark, Waits
 from ._primitives import register_loaded
@@ -178,7 +179,7 @@ def _reduced(instance: object) -> str | tuple[Any, ...]:
 class State:
     """How the state of one actor type is made, stored and brought back."""
 
-    __slots__ = ("_annotations", "_cls", "_codec", "_defaults", "_layout", "transient")
+    __slots__ = ("_annotations", "_cls", "_codec", "_defaults", "_fills_whole", "_layout", "transient")
 
     def __init__(self, cls: type, codec: Codec) -> None:
         _refuse_foreign_data(cls)
@@ -188,6 +189,7 @@ class State:
         self._defaults: Final = _defaults_of(cls)
         _refuse_required_arguments(cls, self.transient)
         self._layout: Final = _layout_of(cls)
+        self._fills_whole: Final = isinstance(self._layout, PydanticLayout)
         self._annotations: Mapping[str, object] | None = None
         copyreg.pickle(cls, _reduced)  # looked up only when an instance itself is met within what is being pickled
 
@@ -229,6 +231,16 @@ class State:
             attributes = self._converted(attributes, self._codec)
         self._fill(instance, attributes)
         return instance
+
+    def mend(self, instance: Any, data: bytes) -> list[str]:
+        """Make a rebuilt instance agree with the stored attributes; returns the paths of what was set. Raises StateDiffers."""
+        stored = self.decode(data)
+        rebuilt = {name: value for name, value in self._layout.attributes(instance).items() if name not in self.transient}
+        set_one = partial(self._set, instance)
+        return reconcile(rebuilt, self._layout.attributes(stored), set_one, actors=(instance, stored))
+
+    def _set(self, instance: Any, name: str, value: object) -> None:
+        self._layout.fill(instance, {**self._layout.attributes(instance), name: value} if self._fills_whole else {name: value})
 
     def _fill(self, instance: Any, attributes: dict[str, Any]) -> None:
         try:

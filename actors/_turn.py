@@ -1,26 +1,21 @@
-"""One turn: an instance and a message in, a state and effects out. No I/O, no clock: everything it needs is handed in.
+"""One turn, as the code that runs in it sees it: what it may know, and what it asks for.
 
-Nothing that the code asked for has happened when a turn returns; if it raises, nothing of it will, and the instance is to be thrown away.
+Nothing that is asked for has happened when a turn ends; if it fails, nothing of it will. No I/O, no clock: everything is handed in.
 """
 
 from __future__ import annotations
 
-import contextvars
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, final
 
-from ._define import Definition
-from ._effects import Effect, Send
-from ._envelope import Envelope, Form, Kind
-from ._errors import NotInActor
-from ._handlers import Handler
-from ._ids import ActorId, Incarnation, sent_id
-from ._records import Value
+from ._effects import Begin, Effect, GiveUp, KeepSignal, Send, TakeSignal
+from ._envelope import Envelope, Kind
+from ._errors import NotDurable
+from ._ids import ActorId, Incarnation, MessageId, request_id, sent_id
+from ._journal import Recorded
+from ._records import Asked, RequestKind, RequestRow
 from ._registry import Registry
-from ._turnloop import TurnLoop
-
-AMBIENT: Final[contextvars.ContextVar[Turn]] = contextvars.ContextVar("perdure_turn")
 
 
 class Surroundings(Protocol):
@@ -38,20 +33,39 @@ class Surroundings(Protocol):
 
 
 @final
+class KeptSignal(NamedTuple):
+    """A declared signal that nobody has taken yet."""
+
+    seq: int
+    envelope: Envelope
+
+
+NO_SIGNALS: Final[Mapping[str, Sequence[KeptSignal]]] = {}
+
+
+@final
 class Turn:
-    """What the code of one turn may know and ask for. The object ends with the turn."""
+    """What the code of one turn may know and ask for. The object ends with the turn.
+
+    `signals` are the declared signals that are kept, by name, the oldest first. `recorded` is what the turn asked for when it first ran, if
+    this is a replay.
+    """
 
     __slots__ = (
         "_random",
+        "_returned",
+        "_taken",
         "actor",
+        "asked",
         "attempt",
         "effects",
         "headers",
         "incarnation",
         "number",
-        "over",
         "read_only",
+        "recorded",
         "seq",
+        "signals",
         "surroundings",
         "time",
     )
@@ -67,6 +81,7 @@ class Turn:
         headers: dict[str, str] | None = None,
         *,
         read_only: bool = False,
+        recorded: Recorded | None = None,
     ) -> None:
         self.actor = actor
         self.incarnation = incarnation
@@ -76,99 +91,108 @@ class Turn:
         self.seq = seq
         self.headers = headers
         self.read_only = read_only  # a query: it may ask for nothing
-        self.over = False  # its code has ended: what asks for something in its name now comes too late
+        self.recorded = recorded
         self.attempt = 1
+        self.signals = NO_SIGNALS
         self.effects: list[Effect] = []
+        self.asked: list[Asked] = []
+        self._taken: set[int] | None = None
+        self._returned: list[KeptSignal] | None = None
         self._random: random.Random | None = None
 
     def start_again(self) -> None:
         """Forget what was asked for, for another attempt at the same message."""
         self.attempt += 1
-        self.over = False
         self.effects = []
+        self.asked = []
+        self._taken = self._returned = None
         self._random = None
 
     @property
+    def is_replay(self) -> bool:
+        """Whether it has run before: nothing that it asks for happens again."""
+        return self.recorded is not None
+
+    @property
     def random(self) -> random.Random:
-        """Seeded by the incarnation and the message, so that a turn that is run again draws the same."""
+        """Seeded by the incarnation and the turn, so that a turn that is run again draws the same."""
         if self._random is None:
             self._random = random.Random(self.incarnation + self.number.to_bytes(8, "big"))
         return self._random
 
+    def ask_for(self, kind: RequestKind, name: str, digest: bytes = b"", due: float = 0.0) -> Asked:
+        """Write down what the code asks for; on replay, find what was written down then. Raises NotDurable in a query."""
+        if self.read_only:
+            raise NotDurable(
+                f"a query of {self.actor} asks for something ({kind.name.lower()} {name})", "ask from an event, a signal or the workflow"
+            )
+        if self.recorded is not None:
+            asked = self.recorded.match(kind, name, digest, due, self.asked)
+        else:
+            asked = Asked(kind, name, len(self.asked), digest, due)
+        self.asked.append(asked)
+        return asked
+
+    def begin(
+        self, kind: RequestKind, name: str, payload: bytes, digest: bytes, options: bytes = b"", target: ActorId | None = None
+    ) -> MessageId:
+        """Ask for something outside, whose outcome will come as a message with the id that is returned."""
+        asked = self.ask_for(kind, name, digest)
+        found = request_id(self.incarnation, self.number, asked.nth)
+        self.effects.append(Begin(RequestRow(kind, name, found, payload, options, target)))
+        return found
+
+    def give_up(self, request: MessageId) -> None:
+        """Nobody waits for that outcome any more."""
+        self.effects.append(GiveUp(request))
+
     def send(self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None) -> None:
         """Record a message; it goes into the target's mailbox together with everything else this turn does."""
-        number = len(self.effects)
-        envelope = Envelope(
-            id=sent_id(self.incarnation, self.number, number),
+        self.ask_for(RequestKind.SEND, f"{name} to {target}")
+        self.effects.append(Send(target, self._envelope(kind, name, payload, key)))
+
+    def ask(self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, digest: bytes) -> MessageId:
+        """Record a message whose outcome comes as a reply with the id that is returned."""
+        request = RequestKind.ASK if kind is Kind.EVENT else RequestKind.RESULT if kind is Kind.RESULT else RequestKind.START
+        asked = self.ask_for(request, f"{name} of {target}", digest)
+        found = request_id(self.incarnation, self.number, asked.nth)
+        self.effects.append(Send(target, self._envelope(kind, name, payload, key, asker=(*self.actor, found))))
+        return found
+
+    def _envelope(
+        self, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, asker: tuple[str, str, bytes] | None = None
+    ) -> Envelope:
+        return Envelope(
+            id=sent_id(self.incarnation, self.number, len(self.effects)),
             kind=kind,
             name=name,
             payload=payload,
             key=key,
+            ask=asker is not None,
             sender=str(self.actor),
             headers=self.headers,
             sent_at=self.time,
+            asker=asker,
         )
-        self.effects.append(Send(target, envelope))
 
+    def take_signal(self, name: str) -> KeptSignal | None:
+        """The oldest declared signal of that name that is kept, which then is not kept any more."""
+        for place, signal in enumerate(self._returned or ()):
+            if signal.envelope.name == name:
+                assert self._returned is not None
+                self.effects.append(TakeSignal(signal.seq))
+                return self._returned.pop(place)
+        for signal in self.signals.get(name, ()):
+            if self._taken is None or signal.seq not in self._taken:
+                self._taken = self._taken or set()
+                self._taken.add(signal.seq)
+                self.effects.append(TakeSignal(signal.seq))
+                return signal
+        return None
 
-def current_turn(asked: str) -> Turn:
-    """The turn whose code is running. Raises NotInActor, saying what was asked for."""
-    turn = AMBIENT.get(None)
-    if turn is None:
-        raise NotInActor(asked)
-    return turn
-
-
-class Taken(NamedTuple):
-    """What a turn came to: the state at its end, the handler's result if anybody wants it, and what it asked for."""
-
-    state: bytes
-    result: Value | None
-    effects: list[Effect]
-
-
-def take_turn(definition: Definition, instance: object, envelope: Envelope, turn: Turn, loop: TurnLoop) -> Taken:
-    """Let the handler of a message run to its end, and encode the state. Raises whatever the handler raises, or NotSerializable.
-
-    After an error the instance may be half changed: make another from the last state.
-    """
-    handler = definition.event(envelope.name) if envelope.kind is Kind.EVENT else definition.signal_handler(envelope.name)
-    arguments, keywords = _arguments(handler, envelope)
-    try:
-        answer = run(handler, instance, arguments, keywords, turn, loop)
-    finally:
-        turn.over = True
-    wanted = envelope.ask or envelope.key is not None
-    return Taken(definition.encode_state(instance), Value(handler.encode_result(answer, envelope.form)) if wanted else None, turn.effects)
-
-
-def run(handler: Handler, instance: object, arguments: Any, keywords: Any, turn: Turn, loop: TurnLoop) -> Any:
-    """Call a handler as actor code: on the turn's loop, in an empty context whose only variable is the turn.
-
-    Returns or raises as it does.
-    """
-    context = contextvars.Context()
-    context.run(AMBIENT.set, turn)
-    with loop.at(turn.time):
-        if handler.is_async:
-            return loop.run_turn(context.run(handler.function, instance, *arguments, **keywords), context)
-        return context.run(handler.function, instance, *arguments, **keywords)
-
-
-def revive(definition: Definition, state: bytes, turn: Turn, loop: TurnLoop) -> object:
-    """An instance with a state, or a new one where it is empty, its activation hooks called: the user's code, run as actor code.
-
-    Raises what that code raises.
-    """
-    context = contextvars.Context()
-    context.run(AMBIENT.set, turn)
-    with loop.at(turn.time):
-        instance: object = context.run(definition.decode_state, state) if state else context.run(definition.create)
-        context.run(definition.activate, instance)
-        return instance
-
-
-def _arguments(handler: Handler, envelope: Envelope) -> tuple[Any, Any]:
-    if envelope.form is Form.JSON:
-        return handler.decode_json(envelope.payload)
-    return handler.decode_call(envelope.payload)
+    def keep_signal(self, signal: KeptSignal, *, returned: bool = False) -> None:
+        """Keep a declared signal: one that nobody waits for, or one whose waiter was cancelled before it heard of it."""
+        if returned:
+            self._returned = self._returned or []
+            self._returned.append(signal)
+        self.effects.append(KeepSignal(*signal))

@@ -1,34 +1,99 @@
-"""The loop that actor code runs on: deterministic, without I/O, entered and left within one plain callback of the host's loop.
+"""The loop that one actor's code runs on: deterministic, without I/O, entered and left within one plain callback of the host's loop.
 
-Nothing here waits: a turn runs callbacks until none is left, and what needs a socket, a thread or a subprocess is refused where it is
-asked for.
+It never waits: a turn runs callbacks until none is ready, and whoever still waits then does so until a later turn, in this process or in
+another one, where the same callbacks run again in the same order. So tasks and futures hash by the number of their creation, whoever one
+cancellation wakes is woken in that order, and time is what the turn says. What needs a socket, a thread or a subprocess is refused where it
+is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
+import math
+import sys
+import weakref
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, Self, TypeVar, TypeVarTuple, Unpack
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from types import MethodType
+from typing import Any, Final, NoReturn, Protocol, Self, TypeVarTuple, Unpack, final
 
 from ._errors import NotDurable, TurnDidNotEnd
 
-T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 MAX_CALLBACKS: Final = 100_000  # of one turn, about a tenth of a second of `sleep(0)`: more is taken for a loop without an end
+LATEST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last second that a datetime has
+
+
+class Journal(Protocol):
+    """Who writes down what the loop is asked for."""
+
+    def timer(self, due: float) -> float:
+        """A timer is set; returns the due time that counts, which on replay is the recorded one."""
+        ...
+
+
+@final
+class TurnFuture(asyncio.Future[Any]):
+    """A future that hashes by its number: CPython and anyio iterate sets of futures."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, loop: TurnLoop) -> None:
+        self.number = loop.next_number()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+@final
+class TurnTask(asyncio.Task[Any]):
+    """A task that hashes by its number, and is cancelled in its order."""
+
+    __slots__ = ("_turn_loop", "number")
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], loop: TurnLoop, *, name: str | None = None, context: contextvars.Context | None = None
+    ) -> None:
+        self.number = number = loop.next_number()
+        self._turn_loop = loop
+        super().__init__(coro, loop=loop, name=name or f"Task-{number & 0xFFF}", context=context)
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """As in asyncio; whoever is woken by it is woken in the order of creation among all that one callback cancels."""
+        loop = self._turn_loop
+        before = loop.ready_count
+        cancelled = super().cancel(msg)
+        loop.note_cancelled(self.number, before)
+        return cancelled
 
 
 class TurnLoop(asyncio.AbstractEventLoop):
-    """Runs one turn at a time."""
+    """The loop of one actor. `journal` hears of its timers."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._ready: deque[events.Handle] = deque()
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[TurnTask] = []
+        self._timers: list[tuple[float, int, events.TimerHandle]] = []
+        self._woken: list[tuple[int, events.Handle]] | None = None
+        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
+        self._number = 0
         self._now = 0.0
         self._host_loop: asyncio.AbstractEventLoop | None = None
+        self.unretrieved: list[BaseException] | None = None  # of tasks that nobody holds or awaits any more
+
+    def __repr__(self) -> str:
+        return f"<TurnLoop {len(self.tasks())} tasks, {len(self._timers)} timers>"
+
+    # --- a turn ---
 
     def at(self, time: float) -> Self:
         """The loop at a time in seconds since the epoch: `with loop.at(time):` makes it the running loop of the thread.
@@ -46,44 +111,134 @@ class TurnLoop(asyncio.AbstractEventLoop):
         events._set_running_loop(self._host_loop)
         self._host_loop = None
 
-    def run_turn(self, main: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
-        """Run a coroutine, in a task, until it is done; returns or raises as it does. Tasks that it leaves behind are cancelled.
+    def begin_at(self, number: int) -> None:
+        """Number what is created from here on: for a loop at rest."""
+        self._number = number
+        self._tasks.clear()
+        self._timers.clear()
 
-        Raises NotDurable if it waits for something, TurnDidNotEnd if it goes on for ever.
-        """
-        task = self.create_task(main, context=context)
+    def fire(self, due: float) -> None:
+        """Make ready what is due by then, in the order of the due times."""
+        timers = self._timers
+        while timers and timers[0][0] <= due:
+            self._ready.append(heapq.heappop(timers)[2])
+
+    def run(self) -> None:
+        """Run what is ready until everybody waits. Raises TurnDidNotEnd if that does not come, and what a plain callback raises."""
+        if not self._ready:
+            return
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._generator_begins, self._generator_is_lost)
         try:
-            self._run_ready(task)
-            if not task.done():
-                raise NotDurable(f"{_place(task)} waits", "let the handler end within its turn: await only what is ready")
-            result: T = task.result()
-            return result
+            self._run_ready()
         finally:
-            self._cancel_the_rest()
+            sys.set_asyncgen_hooks(*hooks)
 
-    def _run_ready(self, main: asyncio.Task[Any]) -> None:
+    def _run_ready(self) -> None:
         ready = self._ready
+        redelivered: list[events.Handle] = []
         for _ in range(MAX_CALLBACKS):
             if not ready:
-                return
+                if not redelivered:
+                    return
+                if not self._redeliver(redelivered):
+                    return
+                continue
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
-        raise TurnDidNotEnd(f"{MAX_CALLBACKS} callbacks", _place(main))
+            if handle._cancelled:
+                continue
+            if type(handle._callback) is MethodType and _is_redelivery(handle):  # type: ignore[attr-defined]
+                redelivered.append(handle)
+                continue
+            handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            if self._woken is not None:
+                self._order_woken()
+        raise TurnDidNotEnd(f"{MAX_CALLBACKS} callbacks", _place(asyncio.current_task(self) or self.tasks()[0]))
 
-    def _cancel_the_rest(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            if not task.done():
-                task.cancel()
+    def _redeliver(self, redelivered: list[events.Handle]) -> bool:
+        """Let anyio cancel once more those who shield themselves; False if nothing comes of it but the next attempt.
+
+        That one waits, in the ready queue, for the next turn.
+        """
+        ready = self._ready
+        handles, redelivered[:] = list(redelivered), []
+        for handle in handles:
+            if not handle._cancelled:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+        if self._woken is not None:
+            self._order_woken()
+        return not all(type(handle._callback) is MethodType and _is_redelivery(handle) for handle in ready)  # type: ignore[attr-defined]
+
+    @property
+    def ready_count(self) -> int:
+        """Callbacks that are ready."""
+        return len(self._ready)
+
+    def note_cancelled(self, number: int, before: int) -> None:
+        """The cancelling of a task of that number has made ready what stands behind the first `before` callbacks."""
+        if len(self._ready) > before:
+            self._woken = self._woken or []
+            known = {id(handle) for _, handle in self._woken}
+            self._woken += [(number, handle) for handle in list(self._ready)[before:] if id(handle) not in known]
+
+    def _order_woken(self) -> None:
+        """Anyio walks sets of cancel scopes, which are ordered by address."""
+        woken, self._woken = self._woken or [], None
+        if len(woken) < 2:
+            return
+        handles = {id(handle) for _, handle in woken}
+        in_order = iter([handle for _, handle in sorted(woken, key=lambda each: each[0])])
+        ready = [next(in_order) if id(handle) in handles else handle for handle in self._ready]
+        self._ready.clear()
+        self._ready.extend(ready)
+
+    # --- what waits ---
+
+    def tasks(self) -> list[TurnTask]:
+        """The tasks that are not done, in the order of their creation."""
+        self._tasks = [task for task in self._tasks if not task.done()]
+        return self._tasks
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing waits: no task, no timer."""
+        return (not self._tasks or all(task.done() for task in self._tasks)) and (not self._timers or self.next_due() is None)
+
+    def next_due(self) -> float | None:
+        """When the earliest timer is due."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
+
+    def evict(self) -> None:
+        """End every task where it waits, the latest first, as Python ends a coroutine: its `finally` blocks run, and may wait for nothing."""
+        with self:
+            for task in reversed(self.tasks()):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-        try:
-            self._run_ready(tasks[0])
-        finally:
-            self._ready.clear()
-            self._tasks.clear()
+                _close(self, task)
+            for generator in list(self._generators or ()):
+                _close_generator(generator)
+        self._ready.clear()
+        self._timers.clear()
+        self._tasks.clear()
+        self.unretrieved = None
+
+    def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if self._generators is None:
+            self._generators = weakref.WeakSet()
+        self._generators.add(generator)
+
+    def _generator_is_lost(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if events._get_running_loop() is self:
+            self.create_task(generator.aclose())
 
     # --- what asyncio asks of a loop ---
+
+    def next_number(self) -> int:
+        """A number for a task or future: they count up from the beginning of what waits."""
+        self._number += 1
+        return self._number
 
     def call_soon(self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None) -> events.Handle:
         """Run a callback in this turn, after those that are ready already."""
@@ -91,19 +246,53 @@ class TurnLoop(asyncio.AbstractEventLoop):
         self._ready.append(handle)
         return handle
 
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> events.TimerHandle:
+        """Run a callback so many seconds later: a durable timer. Raises ValueError for a time that never comes."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> events.TimerHandle:
+        """Run a callback at a time in seconds since the epoch: a durable timer. Raises ValueError for a time that never comes."""
+        if not when <= LATEST:  # NaN too
+            raise ValueError(f"a timer is due by the end of the year 9999, and not at {when!r}; to wait for ever, wait for an Event")
+        if when <= self._now:
+            handle = events.TimerHandle(when, callback, args, self, context)
+            self._ready.append(handle)
+            return handle
+        when = self._journal.timer(when)
+        handle = events.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, self.next_number(), handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
+        """As asyncio's own loop: cancelled timers are dropped when they are met; many of them at once."""
+        timers = self._timers
+        if len(timers) > 64 and sum(timer[2]._cancelled for timer in timers[:64]) > 32:
+            self._timers = [timer for timer in timers if not timer[2]._cancelled]
+            heapq.heapify(self._timers)
+
     def time(self) -> float:
         """The time of the turn: seconds since the epoch, the same during the whole turn."""
         return self._now
 
     def create_future(self) -> asyncio.Future[Any]:
         """A future of this loop."""
-        return asyncio.Future(loop=self)
+        return TurnFuture(self)
 
-    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """A task of this turn."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
-        self._tasks.append(task)
+    def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **options: Any) -> TurnTask:
+        """A task of this actor; the loop holds on to it until it is done. It never starts before the callback that made it has ended."""
+        task = TurnTask(coro, self, name=name, context=context)
+        tasks = self._tasks
+        if len(tasks) & 63 == 63:
+            tasks = self.tasks()
+        tasks.append(task)
         return task
+
+    async def shutdown_asyncgens(self) -> None:
+        """Nothing: generators end with the actor's coroutines."""
 
     def get_debug(self) -> bool:
         """Never: debug mode measures wall time."""
@@ -117,18 +306,21 @@ class TurnLoop(asyncio.AbstractEventLoop):
         """Never: it holds nothing that could be closed."""
         return False
 
+    def get_task_factory(self) -> None:
+        """None: tasks are always the loop's own."""
+
     def get_exception_handler(self) -> None:
-        """None: what a task raises reaches whoever awaits it."""
+        """None: what a task raises reaches whoever awaits it, or whoever looks after the actor."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """The error of a callback ends the turn, since nobody awaits it; a task's waits for whoever retrieves it."""
+        """A task failed, and nobody is left to be told: keep the error for whoever looks after the actor."""
         error = context.get("exception")
-        if "handle" in context and isinstance(error, BaseException):
-            raise error
+        if isinstance(error, BaseException) and events._get_running_loop() is self:
+            self.unretrieved = self.unretrieved or []
+            self.unretrieved.append(error)
 
 
 REFUSED: Final = {
-    "a timer": "call_later call_at",
     "a thread": "call_soon_threadsafe run_in_executor set_default_executor shutdown_default_executor",
     "a subprocess": "subprocess_exec subprocess_shell connect_read_pipe connect_write_pipe",
     "a socket": "add_reader remove_reader add_writer remove_writer create_connection create_server create_datagram_endpoint"
@@ -137,11 +329,17 @@ REFUSED: Final = {
     "a change of the loop": "set_task_factory set_exception_handler set_debug add_signal_handler remove_signal_handler run_forever"
     " run_until_complete stop close",
 }
+CURE: Final = (
+    "do it in a step\n"
+    "    @step\n"
+    "    async def fetch(url: str) -> str: …   # real I/O, on the host's loop; a `def` step runs in a thread\n"
+    "    text = await fetch(url)               # recorded: a replay does not do it again"
+)
 
 
 def _refusal(what: str, name: str) -> Callable[..., NoReturn]:
     def refused(self: TurnLoop, *args: object, **options: object) -> NoReturn:
-        raise NotDurable(f"{what} (loop.{name})", "do it outside the actor and send the outcome as an event")
+        raise NotDurable(f"{what} (loop.{name})", CURE)
 
     refused.__doc__ = f"Refused: {what} is not durable."
     return refused
@@ -152,9 +350,42 @@ for _what, _names in REFUSED.items():
         setattr(TurnLoop, _name, _refusal(_what, _name))
 
 
-def new_turn_loop() -> TurnLoop:
-    """A loop for the turns of one host."""
-    return TurnLoop()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]  # what it lacks by its text is set above
+def new_turn_loop(journal: Journal) -> TurnLoop:
+    """A loop for the code of one actor."""
+    return TurnLoop(journal)  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]  # what it lacks by its text is set above
+
+
+def is_sound_delay(seconds: float) -> bool:
+    """Whether a time from now can be waited for."""
+    return math.isfinite(seconds) and seconds >= 0
+
+
+def _is_redelivery(handle: events.Handle) -> bool:
+    """Whether it is anyio asking a task again to end that shields itself: it does so in every round, and is no progress."""
+    return handle._callback.__func__.__name__ == "_deliver_cancellation"  # type: ignore[attr-defined, no-any-return]
+
+
+def _close(loop: TurnLoop, task: TurnTask) -> None:
+    coroutine: Any = task.get_coro()
+    asyncio._enter_task(loop, task)
+    try:
+        coroutine.close()
+    except BaseException:  # noqa: BLE001, S110  clean-up that waits, or fails: nobody is left to be told, and nothing of it is kept
+        pass
+    finally:
+        asyncio._leave_task(loop, task)
+
+
+def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+    try:
+        generator.aclose().send(None)
+    except BaseException:  # noqa: BLE001, S110  StopIteration where it has ended; as above elsewhere
+        pass
+
+
+def place_of(task: asyncio.Task[Any]) -> str:
+    """Where a task stands, for messages: file, line and function of its innermost own frame."""
+    return _place(task)
 
 
 def _place(task: asyncio.Task[Any]) -> str:

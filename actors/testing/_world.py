@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, final
+from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
 
 from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_store
-from .._ids import ActorId, actor_id
+from .._ids import ActorId
 from .._info import ActorInfo, DeadLetterInfo
+from .._marks import Workflow
 from .._records import Outcome
-from .._ref import ActorRef, Request
+from .._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from .._registry import Registry
 from .._runtime import Runtime
 from .._settings import Settings
@@ -26,6 +27,8 @@ from ._clock import JumpingClock
 from ._store import CrashPoint, UnsteadyStore
 
 A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 JUMPS_AT_MOST: Final = 10_000  # of the clock in one `run_until_idle`: more is a test that never ends
 
@@ -102,9 +105,21 @@ class World:
         """The actor types of this world."""
         return self._settings.registry
 
-    def ref(self, actor: type[A], key: str) -> ActorRef[A]:
+    @overload
+    def ref(self, actor: type[A], key: str) -> ActorRef[A]: ...
+    @overload
+    def ref(self, actor: Workflow[A, ..., R], key: str) -> WorkflowRef[A, R]: ...
+    def ref(self, actor: Any, key: str) -> Any:
         """As `Runtime.ref`; the reference goes on working after a restart."""
-        return ActorRef(actor_id(self.registry.of(actor).name, key), self)
+        return make_ref(self, actor, key)
+
+    async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
+        """As `Runtime.start`; the reference goes on working after a restart."""
+        return await Starter(self).start(run, key, *args, **kwargs)
+
+    def options(self, *, if_exists: IfExists = "use", idempotency_key: str | None = None) -> Starter:
+        """As `Runtime.options`."""
+        return Starter(self, if_exists, idempotency_key)
 
     def actors(self, actor: type | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
         """As `Runtime.actors`."""

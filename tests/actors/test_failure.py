@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perdure import actors
-from perdure.actors import AskTimeout, KeyTooLong, NotSerializable, RemoteError, VersionMismatch, WrongArguments
+from perdure.actors import (
+    AskTimeout,
+    DataLoss,
+    KeyTooLong,
+    NotSerializable,
+    RemoteError,
+    SignalTimeout,
+    VersionMismatch,
+    WrongArguments,
+)
 from perdure.actors._failure import MAX_TRACEBACK, Failure
 from perdure.storage import PerdureError
 
@@ -144,6 +153,8 @@ def own_errors() -> list[PerdureError]:
         KeyTooLong: lambda: KeyTooLong("Order", "k" * 300, 300, 200),
         RemoteError: lambda: RemoteError("shop.Declined", "with code 3", "Traceback"),
         VersionMismatch: lambda: VersionMismatch("Order/o-1", 2, 1),
+        DataLoss: lambda: DataLoss("Order/o-1", 3, 7),
+        SignalTimeout: lambda: SignalTimeout("Order/o-1", "approved", 2.5),
     }
     classes = [value for value in vars(actors).values() if isinstance(value, type) and issubclass(value, PerdureError)]
     return [special[cls]() if cls in special else cls(*_samples(cls)) for cls in classes]

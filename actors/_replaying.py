@@ -1,0 +1,131 @@
+"""Replay: bringing back the coroutines of a suspended actor, from the state before they began and the messages since.
+
+The code runs as it ran first, and is held to what it asked for then; nothing that it asks for happens again. Then the state must be what
+it was: where it is not, the actor's code depends on something that is not recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Final, TypeVar, final
+
+from ._activation import Activation
+from ._breadcrumb import Phase
+from ._comparison import StateDiffers
+from ._coroutines import Coroutines
+from ._epoch import Epoch
+from ._errors import ActorQuarantined
+from ._ids import Incarnation
+from ._journal import Recorded
+from ._persistence import read_checkpoint, read_log
+from ._records import Checkpoint, LogEntry, Snapshot
+from ._standing import anyio_version, python_version
+from ._taking import replay_turn, revive
+from ._turn import Turn
+
+T = TypeVar("T")
+
+SLICE: Final = 0.002  # seconds of replay before the host's loop gets a chance
+AT_ONCE: Final = 256  # entries of a log that are read at once
+
+logger = logging.getLogger("perdure.actors")
+
+
+@final
+class Replayer:
+    """Rebuilds what waits of actors of one epoch."""
+
+    __slots__ = ("_epoch",)
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._epoch = epoch
+
+    async def replay(self, activation: Activation) -> None:
+        """Give a suspended actor its instance and coroutines back.
+
+        Raises NonDeterminismError, StateDiffers as ActorQuarantined, DamagedRecord, and what the actor's code raises though it did not then.
+        """
+        snapshot = activation.snapshot
+        assert snapshot is not None
+        checkpoint = await read_checkpoint(self._epoch.commit.overlay, activation.suffix)
+        coroutines = Coroutines()
+        try:
+            instance = self._guarded(activation, partial(self._revive, activation, checkpoint.snapshot, snapshot.incarnation, coroutines))
+            end = time.perf_counter() + SLICE
+            async for entry in self._log(activation):
+                self._guarded(activation, partial(self._handle, activation, instance, entry, coroutines))
+                if time.perf_counter() > end:
+                    await asyncio.sleep(0)
+                    end = time.perf_counter() + SLICE
+            self._compare(activation, instance, snapshot)
+        except BaseException as error:
+            coroutines.evict()
+            if isinstance(error, ActorQuarantined):
+                _warn_of_versions(activation, checkpoint)
+            raise
+        activation.adopt(instance, coroutines)
+
+    async def _log(self, activation: Activation) -> AsyncIterator[LogEntry]:
+        logged = activation.standing.logged
+        for start in range(0, logged, AT_ONCE):
+            for entry in await read_log(self._epoch.commit.overlay, activation.suffix, start, min(start + AT_ONCE, logged)):
+                yield entry
+
+    def _guarded(self, activation: Activation, work: Callable[[], T]) -> T:
+        breadcrumbs = self._epoch.breadcrumbs
+        breadcrumbs.enter(Phase.DECODE, activation.decoding)
+        try:
+            return self._epoch.watchdog.guard((activation.actor, "the way into memory"), work)
+        finally:
+            breadcrumbs.leave()
+
+    def _revive(self, activation: Activation, snapshot: Snapshot | None, incarnation: Incarnation, coroutines: Coroutines) -> object:
+        time_of_it = self._epoch.clock.now() if snapshot is None else snapshot.updated
+        turn = Turn(activation.actor, incarnation, 0, time_of_it, self._epoch, read_only=True)
+        return revive(activation.definition, b"" if snapshot is None else snapshot.state, turn, coroutines)
+
+    def _handle(self, activation: Activation, instance: object, entry: LogEntry, coroutines: Coroutines) -> None:
+        assert activation.snapshot is not None
+        recorded = Recorded(activation.actor, entry)
+        turn = Turn(
+            activation.actor,
+            activation.snapshot.incarnation,
+            entry.number,
+            entry.time,
+            self._epoch,
+            entry.seq,
+            entry.envelope.headers,
+            recorded=recorded,
+        )
+        turn.attempt = entry.attempt
+        replay_turn(activation.definition, instance, entry, turn, coroutines)
+
+    def _compare(self, activation: Activation, instance: object, snapshot: Snapshot) -> None:
+        definition = activation.definition
+        if definition.encode_state(instance) == snapshot.state:
+            return
+        try:
+            patched = definition.mend_state(instance, snapshot.state)
+        except StateDiffers as differs:
+            raise ActorQuarantined(activation.actor, str(differs)) from None
+        for path in patched:
+            logger.warning(
+                "%s: after replay %s was not what it had been, and was set to that: something read the clock, chance or the world",
+                activation.actor,
+                path,
+            )
+
+
+def _warn_of_versions(activation: Activation, checkpoint: Checkpoint) -> None:
+    ours, theirs = (python_version(), anyio_version()), (checkpoint.python, checkpoint.anyio)
+    if ours != theirs:
+        logger.error(
+            "%s waits since Python %s with anyio %s, and is replayed under Python %s with anyio %s: there it may go on",
+            activation.actor,
+            *theirs,
+            *ours,
+        )

@@ -1,0 +1,176 @@
+"""What of an actor outlives a turn besides its state: its log while something waits, its timers, kept signals, stream and workflow.
+
+All rows of it go into the open batch together with the turn that changed them.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import version
+from typing import Final, final
+
+from ..storage import Batch
+from ._activation import Activation
+from ._effects import Begin, CancelTimer, Emit, GiveUp, KeepSignal, Send, SetTimer, TakeSignal
+from ._ids import MessageId
+from ._mailbox import Item
+from ._persistence import (
+    delete_history,
+    delete_request,
+    delete_signal,
+    put_checkpoint,
+    put_log_entry,
+    put_request,
+    put_signal,
+    put_stream_item,
+)
+from ._records import NOTHING, Checkpoint, LogEntry, NamedTimer, Outcome, RequestRow, Run, Standing, StreamRow, Wait
+from ._taking import Taken
+from ._turn import KeptSignal, Turn
+
+NO_WAITS: Final[list[Wait]] = []
+
+
+@final
+class StandingDraft:
+    """An actor's standing in the making: what a turn changes of it. `begun` and `given_up` are for the host, once the turn is durable."""
+
+    __slots__ = (
+        "_activation",
+        "_batch",
+        "_before",
+        "begun",
+        "emitted",
+        "given_up",
+        "kept",
+        "logged",
+        "run",
+        "size",
+        "timers",
+        "waits",
+        "wake",
+    )
+
+    def __init__(self, activation: Activation, batch: Batch) -> None:
+        before = activation.standing
+        self._activation = activation
+        self._before = before
+        self._batch = batch
+        self.run: Run | None = before.run
+        self.wake = before.wake
+        self.waits = before.waits
+        self.logged = before.logged
+        self.kept = before.kept
+        self.emitted = before.emitted
+        self.timers: list[NamedTimer] = before.timers
+        self.begun: list[RequestRow] = []
+        self.given_up: list[MessageId] = []
+        self.size = 0  # bytes staged
+
+    def record(self) -> Standing | None:
+        """The standing as it is stored; None where it is nothing."""
+        made = Standing(self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers)
+        return None if made == NOTHING else made
+
+    def apply(self, taken: Taken, turn: Turn) -> None:
+        """Stage what the turn asked for, messages apart."""
+        suffix, batch = self._activation.suffix, self._batch
+        given_up = {effect.id for effect in taken.effects if type(effect) is GiveUp}
+        for effect in taken.effects:
+            match effect:
+                case Begin(row):
+                    if row.id not in given_up:
+                        put_request(batch, suffix, row)
+                        self.begun.append(row)
+                        self.size += len(row.payload) + 200
+                case GiveUp(request):
+                    delete_request(batch, suffix, request)
+                    self.given_up.append(request)
+                case SetTimer(timer):
+                    self.timers = [*(each for each in self.timers if each.name != timer.name), timer]
+                case CancelTimer(name):
+                    self.timers = [each for each in self.timers if each.name != name]
+                case Emit(name, payload):
+                    self.emit(name, payload, turn)
+                case KeepSignal(seq, envelope):
+                    self.keep(KeptSignal(seq, envelope))
+                case TakeSignal(seq):
+                    self._drop_signal(seq)
+                case Send():
+                    pass
+
+    def emit(self, name: str, payload: bytes, turn: Turn) -> None:
+        """Append an item to the stream."""
+        self.emitted += 1
+        put_stream_item(self._batch, self._activation.suffix, self.emitted, StreamRow(name, payload, turn.time))
+        self.size += len(payload)
+
+    def keep(self, signal: KeptSignal) -> None:
+        """Keep a signal until somebody waits for it, in the order of the seqs."""
+        activation = self._activation
+        put_signal(self._batch, activation.suffix, signal.seq, signal.envelope)
+        activation.signals = activation.signals or {}
+        kept = activation.signals.setdefault(signal.envelope.name, [])
+        kept.append(signal)
+        kept.sort(key=lambda each: each.seq)
+        self.kept += 1
+        self.size += len(signal.envelope.payload)
+
+    def _drop_signal(self, seq: int) -> None:
+        activation = self._activation
+        delete_signal(self._batch, activation.suffix, seq)
+        for name, kept in (activation.signals or {}).items():
+            for place, signal in enumerate(kept):
+                if signal.seq == seq:
+                    del kept[place]
+                    if not kept and activation.signals is not None:
+                        del activation.signals[name]
+                    self.kept -= 1
+                    return
+
+    def log(self, item: Item, taken: Taken, turn: Turn) -> None:
+        """Something of the actor waits: its log goes on, or begins with how the actor was before."""
+        suffix, batch = self._activation.suffix, self._batch
+        if not self.logged:
+            put_checkpoint(batch, suffix, Checkpoint(self._activation.snapshot, python_version(), anyio_version()))
+        entry = LogEntry(turn.number, item.seq, turn.time, item.envelope, taken.asked, turn.attempt)
+        self.size += put_log_entry(batch, suffix, self.logged, entry)
+        self.logged += 1
+        assert self._activation.coroutines is not None
+        self.wake = self._activation.coroutines.loop.next_due()
+        self.waits = self._activation.coroutines.waits()
+
+    def end(self, outcome: Outcome) -> list[KeptSignal]:
+        """The workflow has ended, and the actor with it; returns the signals that nobody will take any more."""
+        assert self.run is not None
+        self.run = Run(self.run.arguments, outcome)
+        self.timers = []
+        return self.drop_signals()
+
+    def drop_signals(self) -> list[KeptSignal]:
+        """Keep no signal any more; returns those that were kept, in their order."""
+        kept = sorted((signal for signals in self._activation.kept_signals.values() for signal in signals), key=lambda each: each.seq)
+        for signal in kept:
+            self._drop_signal(signal.seq)
+        return kept
+
+    def forget_log(self) -> None:
+        """Nothing waits any more: the snapshot is everything."""
+        if self.logged:
+            delete_history(self._batch, self._activation.suffix, self.logged)
+        self.logged = 0
+        self.wake = None
+        self.waits = NO_WAITS
+
+
+@cache
+def python_version() -> str:
+    """The minor version of Python: logs are replayed across them, and checked."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+@cache
+def anyio_version() -> str:
+    """The minor version of anyio."""
+    return ".".join(version("anyio").split(".")[:2])

@@ -1,0 +1,294 @@
+"""Steps: functions with side effects, run outside the turn that asks for them, and recorded once.
+
+An actor that awaits a step asks for it with its turn; its arguments and its outcome are copies, and the outcome comes back as a message.
+Elsewhere a step is an ordinary coroutine function: one attempt, no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import typing
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
+from functools import partial
+from importlib import import_module
+from types import FunctionType
+from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, final, overload
+
+from ._calls import Call
+from ._codec import PICKLE
+from ._coroutines import AMBIENT
+from ._digest import digest
+from ._errors import DefinitionError, NotInActor, NotSerializable, StepFailed
+from ._ids import ActorId
+from ._policy import Rate, Retry
+from ._records import Raised, RequestKind
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Executor = Literal["thread", "process"]
+
+
+class StepOptions(NamedTuple):
+    """How a step is tried. Times are timedeltas; None is without a limit.
+
+    `timeout` is for one attempt, `timeout_over_all` from the first attempt to the end of the last. `executor` is where a `def` step runs.
+    `at_once` is how many run at the same time, and `rate` how many begin in a time, over all actors of the host.
+    """
+
+    retry: Retry = Retry()
+    timeout: timedelta | None = None
+    timeout_over_all: timedelta | None = None
+    executor: Executor = "thread"
+    at_once: int | None = None
+    rate: Rate | None = None
+
+
+DEFAULTS: Final = StepOptions()
+
+
+@final
+class Step(Generic[P, R_co]):
+    """A step; call it and await what that returns. `function` is the plain function. Made by `step`."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, function: Callable[..., Any], options: StepOptions, name: str | None = None) -> None:
+        self.function: Final = function
+        self.name: Final = name or f"{function.__module__}.{function.__qualname__}"
+        self.is_async: Final = inspect.iscoroutinefunction(function)
+        self.given: Final = options
+        self.call: Final = Call(function.__qualname__, self.name, inspect.signature(function), partial(_hints, function), PICKLE)
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__qualname__ = function.__qualname__
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise DefinitionError(
+            f"{owner.__qualname__}.{name}",
+            "a step is no method: it runs outside the actor, on no instance",
+            f"Write it as a function, beside the class:\n    @step\n    async def {name}(…): …   # not in the class; it takes what it needs as arguments",
+        )
+
+    def __reduce__(self) -> tuple[Callable[[str], Step[Any, Any]], tuple[str]]:
+        return find_step, (self.name,)
+
+    def options(
+        self, *, retry: Retry | None = None, timeout: timedelta | None = None, timeout_over_all: timedelta | None = None
+    ) -> Step[P, R_co]:
+        """The same step, tried in another way: what is left out stays as it is."""
+        before = self.given
+        changed = before._replace(
+            retry=retry or before.retry,
+            timeout=timeout or before.timeout,
+            timeout_over_all=timeout_over_all or before.timeout_over_all,
+        )
+        _check(self.name, changed)
+        return Step(self.function, changed, self.name)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Have it run, and return what it returns. In an actor: recorded, and tried again as its policy says.
+
+        Raises WrongArguments and NotSerializable at the call; StepFailed, from the original, after the last attempt. Elsewhere it raises
+        what the function raises.
+        """
+        coroutines = AMBIENT.get(None)
+        if coroutines is None:
+            return await self._run_here(args, kwargs)  # type: ignore[no-any-return]
+        turn = coroutines.require_turn(f"the step {self.name}")
+        payload = self.call.encode_call(args, kwargs)
+        request = turn.begin(RequestKind.STEP, self.name, payload, _digest_of(args, kwargs), self._recorded_options())
+        outcome = await coroutines.outcome(request, RequestKind.STEP, self.name)
+        if isinstance(outcome, Raised):
+            raise outcome.failure.revive()
+        return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
+
+    async def _run_here(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.is_async:
+            return await self.function(*args, **kwargs)
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(None, partial(context.run, self.function, *args, **kwargs))
+
+    def _recorded_options(self) -> bytes:
+        defined = STEPS.get(self.name)
+        return b"" if defined is self or defined is None else PICKLE.encode(tuple(self.given))
+
+
+STEPS: Final[dict[str, Step[..., Any]]] = {}
+
+
+def find_step(name: str) -> Step[..., Any]:
+    """The step of a name: one that was defined, or is when its module is imported. Raises LookupError, saying what to do."""
+    found = STEPS.get(name)
+    if found is None:
+        module, _, _ = name.rpartition(".")
+        while module and found is None:
+            try:
+                import_module(module)
+            except ImportError:
+                pass
+            found = STEPS.get(name)
+            module = module.rpartition(".")[0]
+    if found is None:
+        raise LookupError(f"no step is named {name!r} in this process: import the module that defines it, or give the new one that name=…")
+    return found
+
+
+class StepDecorator(Protocol):
+    """What `step(…)` with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str = ...,
+    retry: Retry = ...,
+    timeout: timedelta | None = ...,
+    timeout_over_all: timedelta | None = ...,
+    executor: Executor = ...,
+    at_once: int | None = ...,
+    rate: Rate | None = ...,
+) -> StepDecorator: ...
+def step(function: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Make a function a step: something with side effects, run outside the turn and recorded once.
+
+    An `async def` step runs on the host's event loop; a `def` step in a thread, or in a process of its own with `executor="process"`.
+    `name`: what it is called in stores (default: module and qualified name). `retry`: default 3 attempts, after about 1 and 2 seconds.
+    `timeout`: for one attempt; `timeout_over_all`: for all of them. `at_once`: how many run at the same time; `rate`: how many may begin in
+    a time. Raises DefinitionError for what could not work.
+    """
+    unknown = options.keys() - set(StepOptions._fields)
+    if unknown:
+        raise DefinitionError(
+            "@step", f"it has no option {', '.join(sorted(unknown))}", f"There is: name, {', '.join(StepOptions._fields)}."
+        )
+    given = StepOptions(**options)
+    return partial(_defined, options=given, name=name) if function is None else _defined(function, given, name)
+
+
+def _defined(function: Any, options: StepOptions, name: str | None) -> Step[Any, Any]:
+    if not isinstance(function, FunctionType):
+        raise DefinitionError(f"@step on {function!r}", "it goes on a plain function", "Write it directly above `def` or `async def`.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DefinitionError(
+            f"@step on {function.__qualname__}", "a step cannot be a generator", "Return a list, or emit items: step_info().emit."
+        )
+    made: Step[Any, Any] = Step(function, options, name)
+    _check(made.name, options)
+    if options.executor == "process" and made.is_async:
+        raise DefinitionError(made.name, "executor='process' is for `def` steps", "Write `def`, or leave the executor out.")
+    STEPS[made.name] = made
+    return made
+
+
+def _check(name: str, options: StepOptions) -> None:
+    problem = ""
+    for field in ("timeout", "timeout_over_all"):
+        value = getattr(options, field)
+        if value is not None and value <= timedelta(0):
+            problem = f"{field}={value!r} leaves no time"
+    if options.at_once is not None and options.at_once < 1:
+        problem = f"at_once={options.at_once!r} lets none run"
+    if options.executor not in {"thread", "process"}:
+        problem = f"executor={options.executor!r} is neither 'thread' nor 'process'"
+    if problem:
+        raise DefinitionError(f"@step {name}", problem, "Correct it, or leave it out for the default.")
+
+
+def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
+    return typing.get_type_hints(function, include_extras=True)
+
+
+def _digest_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """What tells two calls of one step apart on replay; empty where the arguments cannot be taken apart: then their order does."""
+    try:
+        return digest((args, kwargs) if kwargs else args)
+    except (RecursionError, TypeError):
+        return b""
+
+
+# --- inside a step ---
+
+
+class Work(Protocol):
+    """What the host lets a running step do."""
+
+    def heartbeat(self, progress: object) -> None:
+        """Record how far the attempt is."""
+        ...
+
+    def emit(self, name: str, payload: object) -> None:
+        """Append an item to the actor's stream."""
+        ...
+
+
+@final
+class StepInfo:
+    """What a running step may know about itself.
+
+    `attempt` counts from 1, failed and interrupted ones together; `progress` is what the last heartbeat of an earlier attempt recorded;
+    `resources` is what the host was given.
+    """
+
+    __module__ = "perdure.actors"
+    __slots__ = ("_work", "actor", "attempt", "idempotency_key", "progress", "resources")
+
+    def __init__(self, work: Work, actor: ActorId, attempt: int, idempotency_key: str, progress: Any, resources: Mapping[str, Any]) -> None:
+        self._work = work
+        self.actor: Final = actor
+        self.attempt: Final = attempt
+        self.idempotency_key: Final = idempotency_key
+        self.progress: Final = progress
+        self.resources: Final = resources
+
+    def __repr__(self) -> str:
+        return f"<StepInfo of {self.actor}, attempt {self.attempt}, {self.idempotency_key}>"
+
+    def heartbeat(self, progress: object = None) -> None:
+        """Record how far this attempt is, for the next one, should this one fail or be interrupted. Raises NotSerializable."""
+        self._work.heartbeat(progress)
+
+    def emit(self, name: str, payload: object = None) -> None:
+        """Append an item to the stream of the actor that asked for the step. Raises NotSerializable."""
+        self._work.emit(name, payload)
+
+
+STEP: Final[contextvars.ContextVar[StepInfo]] = contextvars.ContextVar("perdure_step")
+
+
+def step_info() -> StepInfo:
+    """The step that is running: its attempt, idempotency key, progress, resources. Raises NotInActor where none is, or none is recorded."""
+    info = STEP.get(None)
+    if info is None:
+        raise NotInActor("step_info()")
+    return info
+
+
+def idempotency_key_of(actor: ActorId, request: bytes) -> str:
+    """The key that all attempts at one asking share, and that no other asking ever has."""
+    return f"{actor.type}-{request[:16].hex()}-{int.from_bytes(request[16:22], 'big')}-{int.from_bytes(request[22:25], 'big')}"
+
+
+def encoded_result(step: Step[..., Any], value: object, failure: Callable[[str], StepFailed]) -> bytes:
+    """What a step returned, as bytes. Raises the failure that names what cannot be stored."""
+    try:
+        return PICKLE.encode(value)
+    except NotSerializable as error:
+        raise failure(f"it was done, but what it returned cannot be stored: {error.within(f'{step.call.label}()')}") from error

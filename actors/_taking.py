@@ -1,0 +1,66 @@
+"""Taking a turn: an instance, its coroutines and a message in; a state, endings and effects out. No I/O, no clock.
+
+A turn ends by encoding its state. If anything of it fails, nothing of it counts, and the instance and its coroutines are to be thrown away:
+they may be half-way through.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, final
+
+from ._coroutines import Coroutines, Ending, WorkflowEnd
+from ._define import Definition
+from ._effects import Effect
+from ._envelope import Envelope
+from ._handlers import Handler
+from ._journal import ReplayStopped
+from ._records import Asked, LogEntry
+from ._turn import Turn
+
+
+@final
+class Taken(NamedTuple):
+    """What a turn came to: the state at its end, which handlers ended, what it asked for; and whether something of it waits on."""
+
+    state: bytes
+    endings: list[Ending]
+    end: WorkflowEnd | None
+    effects: list[Effect]
+    asked: list[Asked]
+    suspended: bool
+
+
+def take_turn(definition: Definition, instance: object, seq: int, envelope: Envelope, turn: Turn, coroutines: Coroutines) -> Taken:
+    """Handle a message. Raises whatever its handler raises within the turn, TurnDidNotEnd, or NotSerializable."""
+    endings = coroutines.handle(definition, instance, seq, envelope, turn)
+    state = definition.encode_state(instance)
+    return Taken(state, endings, coroutines.end, turn.effects, turn.asked, not coroutines.at_rest)
+
+
+def replay_turn(definition: Definition, instance: object, entry: LogEntry, turn: Turn, coroutines: Coroutines) -> None:
+    """Handle a message once more, as it was handled first. Raises NonDeterminismError, and what its handler raises though it did not then."""
+    assert turn.recorded is not None
+    try:
+        coroutines.handle(definition, instance, entry.seq, entry.envelope, turn)
+    except ReplayStopped:
+        pass
+    turn.recorded.finish(turn.asked)
+
+
+def revive(definition: Definition, state: bytes, turn: Turn, coroutines: Coroutines) -> object:
+    """An instance with a state, or a new one where it is empty, its activation hooks called: the user's code, run as actor code.
+
+    Raises what that code raises.
+    """
+    return coroutines.call(turn, _revived, definition, state)
+
+
+def run_query(handler: Handler, instance: object, arguments: Any, keywords: Any, turn: Turn, coroutines: Coroutines) -> Any:
+    """Call a query as actor code; returns or raises as it does."""
+    return coroutines.call(turn, handler.function, instance, *arguments, **keywords)
+
+
+def _revived(definition: Definition, state: bytes) -> object:
+    instance: object = definition.decode_state(state) if state else definition.create()
+    definition.activate(instance)
+    return instance
