@@ -33,7 +33,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 LOGGER: Final = logging.getLogger("perdure.actor")
-SILENT: Final = logging.Logger("perdure.actor.replay")  # has no handler, and none above it
+SILENT: Final = logging.getLogger("perdure.actor.replay")
 SILENT.disabled = True
 
 
@@ -158,8 +158,10 @@ def set_timer(
     every: timedelta | None = None,
     catch_up: bool = False,
 ) -> None:
-    """Let an `@on_timer` handler of this actor be called `after` a time, or `at` a moment, or `every` so often (first after that time, or as
-    `after` or `at` say). Setting it again replaces what was set; it outlives the handler that sets it.
+    """Let an `@on_timer` handler of this actor be called `after` a time, `at` a moment, or `every` so often.
+
+    With `every` it is called first after that time, or as `after` or `at` say. Setting it again replaces what was set; it outlives the
+    handler that sets it.
 
     What fell due while no host ran is called once at start, or with `catch_up` as often as it fell due. Raises ValueError for a naive
     datetime, a negative time, or one beyond the year 9999.

@@ -47,7 +47,10 @@ class Form(IntEnum):
 
 @final
 class Awaiter(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Who wants an outcome, beyond this process's memory: a client (its id, number of the ask), or an actor (type, key, id of its request)."""
+    """Who wants an outcome, beyond this process's memory.
+
+    A client (its id, the number of its ask), or an actor (type, key, id of its request).
+    """
 
     reply_to: tuple[bytes, int] | None = None
     asker: tuple[str, str, bytes] | None = None

@@ -507,7 +507,10 @@ def _listed(asked: tuple[str, ...]) -> str:
 
 
 class ActorEvicted(BaseException):
-    """Raised where clean-up code asks for something durable while its actor leaves memory. Control flow: it has not failed, and goes on later."""
+    """Raised where clean-up code asks for something durable while its actor leaves memory.
+
+    Control flow, and no error: the actor goes on later where it waits.
+    """
 
     __module__ = "perdure.actors"
 
@@ -657,4 +660,7 @@ class DataLoss(PerdureError):
         super().__init__(self.actor, after, first)
 
     def __str__(self) -> str:
-        return f"the stream of {self.actor} begins at {self.first} now, and was to be read on after {self.after}. Go on with after={self.first - 1}."
+        return (
+            f"the stream of {self.actor} begins at {self.first} now, and was to be read on after {self.after}."
+            f" Go on with after={self.first - 1}."
+        )

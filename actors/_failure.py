@@ -20,7 +20,7 @@ _NOTE: Final = "Remote traceback:\n"
 
 @final
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is known of an exception: its class's name, its text, its traceback as text, a pickle of it where one is faithful, and its cause."""
+    """What is known of an exception: its class's name, its text and traceback, a pickle of it where one is faithful, and its cause."""
 
     type_name: str
     text: str

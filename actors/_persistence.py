@@ -200,7 +200,10 @@ def delete_request(batch: Batch, suffix: bytes, request: MessageId) -> None:
 
 
 def wake_key(due: float, suffix: bytes) -> bytes:
-    """Where it stands that an actor has something to do at `due`: by time, exactly (the bits of a positive IEEE 754 double sort as it does)."""
+    """Where it stands that an actor has something to do at `due`.
+
+    By time, and exactly: the bits of a positive IEEE 754 double sort as it does.
+    """
     return PREFIX[Table.WAKE] + keys.pack((int.from_bytes(struct.pack(">d", due), "big"),)) + suffix
 
 

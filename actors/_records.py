@@ -100,7 +100,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_default
 
 @final
 class LogEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A message as it was handled while something of the actor was suspended, and what its turn asked for. Replayed in order of `number`."""
+    """A message as it was handled while something of the actor was suspended, and what its turn asked for, in order of `number`."""
 
     number: int
     seq: int
@@ -196,7 +196,10 @@ NOTHING: Final = Standing()
 
 @final
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An actor as of the end of a turn. `turn` is that turn's handling number, which goes on over its lives; times are seconds since the epoch."""
+    """An actor as of the end of a turn. Times are seconds since the epoch.
+
+    `turn` is that turn's handling number, which goes on over the actor's lives.
+    """
 
     incarnation: Incarnation
     version: int
@@ -319,8 +322,8 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Something asked for that the host is to do, and whose outcome its actor waits for under that id.
 
     `payload` are the arguments; `options` those of a step where they are not its own; `target` the actor that is asked. `failed` and
-    `interrupted` count a step's attempts so far, `due` is when the next one begins, `first` when the first one did (0.0: not yet), in seconds
-    since the epoch. `progress` is what its last heartbeat said; `failure` of its last attempt.
+    `interrupted` count a step's attempts so far. `due` is when the next one begins, `first` when the first one did (0.0: not yet), in
+    seconds since the epoch. `progress` is what its last heartbeat said; `failure` of its last attempt.
     """
 
     kind: RequestKind

@@ -58,12 +58,15 @@ async def read_and_charge_requests(reads: Reads, batch: Batch, interrupted: list
         if isinstance(row, DamagedRecord):
             logger.error("%s waits for something whose record is damaged: %s", actor, row)
             continue
-        if row.id in charged:
-            row = msgspec.structs.replace(row, interrupted=row.interrupted + 1)
-            put_request(batch, suffix_of(actor), row)
-            logger.warning("the last host died while the step %s of %s ran, for the %d. time", row.name, actor, row.interrupted)
-        outstanding.append((actor, row))
+        outstanding.append((actor, _charged(batch, actor, row) if row.id in charged else row))
     return outstanding
+
+
+def _charged(batch: Batch, actor: ActorId, row: RequestRow) -> RequestRow:
+    charged = msgspec.structs.replace(row, interrupted=row.interrupted + 1)
+    put_request(batch, suffix_of(actor), charged)
+    logger.warning("the last host died while the step %s of %s ran, for the %d. time", row.name, actor, charged.interrupted)
+    return charged
 
 
 def put_registry(epoch: Epoch) -> None:

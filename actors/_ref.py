@@ -320,7 +320,8 @@ _STARTS: Final[dict[str, Kind]] = {"use": Kind.START, "fail": Kind.START_NEW, "r
 class Starter:
     """How workflows are started: what `options(…)` of a runtime or client returns.
 
-    `if_exists` says what happens on a key that has a workflow: "use" it if it has the same arguments, "fail", or "restart" it in a new life.
+    `if_exists` says what happens on a key that has a workflow: "use" it if it has the same arguments, "fail", or "restart" it in a new
+    life.
     """
 
     __module__ = "perdure.actors"

@@ -118,7 +118,7 @@ class Runtime:
         return await Starter(self).start(run, key, *args, **kwargs)
 
     def options(self, *, if_exists: IfExists = "use", idempotency_key: str | None = None) -> Starter:
-        """How to start: on a key whose workflow has begun, "use" it if its arguments are the same, "fail", or "restart" it in a new life."""
+        """How to start on a key whose workflow has begun: "use" it if its arguments are the same, "fail", or "restart" it in a new life."""
         return Starter(self, if_exists, idempotency_key)
 
     async def actors(self, actor: type | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:

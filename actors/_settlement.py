@@ -338,7 +338,7 @@ class Settlement:
 
 
 def arguments_digest(definition: Definition, envelope: Envelope) -> bytes:
-    """What a workflow's arguments are known by: the same for equal ones, however they were passed. Of what cannot be taken apart, its bytes."""
+    """What a workflow's arguments are known by: the same for equal ones; of what cannot be taken apart, its bytes."""
     run = definition.require_workflow()
     arguments = run.decode_json(envelope.payload) if envelope.form is Form.JSON else run.decode_call(envelope.payload)
     try:

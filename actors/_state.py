@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, final
 import msgspec
 
 from ._codec import PROTOCOL, Codec, MsgspecCodec, narrowed
-from ._comparison import reconcile
 from ._errors import DefinitionError, NotDeserializable, NotSerializable
 from ._marks import TransientMark, Waits
 from ._primitives import register_loaded
@@ -234,6 +233,8 @@ class State:
 
     def mend(self, instance: Any, data: bytes) -> list[str]:
         """Make a rebuilt instance agree with the stored attributes; returns the paths of what was set. Raises StateDiffers."""
+        from ._comparison import reconcile  # 6 ms, for what most processes never need
+
         stored = self.decode(data)
         rebuilt = {name: value for name, value in self._layout.attributes(instance).items() if name not in self.transient}
         set_one = partial(self._set, instance)

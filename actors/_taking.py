@@ -6,6 +6,7 @@ they may be half-way through.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple, final
 
 from ._coroutines import Coroutines, Ending, WorkflowEnd
@@ -38,12 +39,10 @@ def take_turn(definition: Definition, instance: object, seq: int, envelope: Enve
 
 
 def replay_turn(definition: Definition, instance: object, entry: LogEntry, turn: Turn, coroutines: Coroutines) -> None:
-    """Handle a message once more, as it was handled first. Raises NonDeterminismError, and what its handler raises though it did not then."""
+    """Handle a message once more, as it was handled first. Raises NonDeterminismError, and whatever its handler did not raise then."""
     assert turn.recorded is not None
-    try:
+    with suppress(ReplayStopped):
         coroutines.handle(definition, instance, entry.seq, entry.envelope, turn)
-    except ReplayStopped:
-        pass
     turn.recorded.finish(turn.asked)
 
 
