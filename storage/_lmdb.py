@@ -34,7 +34,7 @@ _Change: TypeAlias = Callable[[Transaction], int]
 log: Final = logging.getLogger("perdure.storage")
 
 MAP_SIZE: Final = 4 << 30  # bytes of address space; the file is as long as what is in it, and the map doubles when it is full
-FEW: Final = 4  # rows of a lone turn: where more is going on, the batches are longer
+FEW: Final = 8  # rows of a lone turn, or step: where more is going on, the batches are longer
 
 
 class LmdbStatistics(NamedTuple):
