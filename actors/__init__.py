@@ -44,7 +44,7 @@ from ._errors import (
     WrongArguments,
 )
 from ._ids import ActorId
-from ._info import ActorInfo, DeadLetterInfo
+from ._info import ActorInfo, DeadLetterInfo, StreamItem, TimerInfo, Waiting
 from ._marks import (
     Event,
     Query,
@@ -122,13 +122,16 @@ __all__ = [
     "Step",
     "StepFailed",
     "StepInfo",
+    "StreamItem",
     "SystemClock",
     "Timer",
+    "TimerInfo",
     "Transient",
     "TurnDidNotEnd",
     "UnknownActorType",
     "UnknownHandler",
     "VersionMismatch",
+    "Waiting",
     "Waits",
     "WorkerDied",
     "Workflow",

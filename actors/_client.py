@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeVar, final, overload
+from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar, final, overload
 
 import anyio
 import anyio.abc
@@ -24,17 +24,30 @@ from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import ActorId, MessageId, actor_id
 from ._info import ActorInfo, DeadLetterInfo
 from ._link import Link
+from ._marks import Workflow
 from ._named import NamedRef
 from ._persistence import PARTITION
 from ._query import read_info, scan_dead_letter_infos, scan_infos
-from ._records import ARRIVAL_ROW, ArrivalRow, Outcome, status_named
-from ._ref import ActorRef, Request
+from ._records import ARRIVAL_ROW, ArrivalRow, Outcome, StreamRow, status_named
+from ._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from ._registry import Registry
 from ._settings import only
+from ._streaming import read_on
 
 A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
 
-_WANTED: Final = {Kind.EVENT: "event", Kind.SIGNAL: "signal", Kind.DECLARED: "signal"}
+LOOK_EVERY: Final = 0.2  # seconds between looks for new items of a stream
+
+_WANTED: Final = {
+    Kind.EVENT: "event",
+    Kind.SIGNAL: "signal",
+    Kind.DECLARED: "signal",
+    Kind.START: "workflow",
+    Kind.START_NEW: "workflow",
+    Kind.RESTART: "workflow",
+}
 
 
 class _Entered(NamedTuple):
@@ -84,15 +97,28 @@ class Client:
     def ref(self, actor: type[A], key: str, /) -> ActorRef[A]: ...
     @overload
     def ref(self, actor: str, key: str, /) -> NamedRef: ...
-    def ref(self, actor: type[A] | str, key: str, /) -> ActorRef[A] | NamedRef:
-        """A reference to an actor, whether it exists or not; by its type's name, it is called with JSON and needs no class.
+    @overload
+    def ref(self, actor: Workflow[A, ..., R], key: str, /) -> WorkflowRef[A, R]: ...
+    def ref(self, actor: Any, key: str, /) -> Any:
+        """A reference to an actor, whether it exists or not; by its workflow, one with a result.
 
-        Raises DefinitionError for a class that is no actor type, KeyTooLong, InvalidKey. Whether any host has served the type is found
-        out by the first call.
+        By its type's name, it is called with JSON and needs no class. Raises DefinitionError for a class that is no actor type,
+        UnknownActorType for a workflow of a class that was not given to the client, KeyTooLong, InvalidKey. Whether any host has served
+        the type is found out by the first call.
         """
         if isinstance(actor, str):
             return NamedRef(actor_id(actor, key), self)
-        return ActorRef(actor_id(self._learn(actor).name, key), self)
+        if isinstance(actor, type):
+            self._learn(actor)
+        return make_ref(self, actor, key)
+
+    async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
+        """As `Runtime.start`; returns once the host has begun the workflow, and that is durable."""
+        return await Starter(self).start(run, key, *args, **kwargs)
+
+    def options(self, *, if_exists: IfExists = "use", idempotency_key: str | None = None) -> Starter:
+        """As `Runtime.options`."""
+        return Starter(self, if_exists, idempotency_key)
 
     async def actors(self, actor: type | str | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
         """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. No host is needed.
@@ -144,6 +170,12 @@ class Client:
     async def info(self, target: ActorId) -> ActorInfo:
         """As `Port.info`, from the store: what is in the inbox still is not seen."""
         return await read_info(self._open("info").store, target)
+
+    async def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
+        """As `Port.stream`, read from the store: no host is needed."""
+        store = self._open("a stream").store
+        async for item in read_on(store, target, after, _at_once, _after_a_while):
+            yield item
 
     async def named_call(self, target: ActorId, wanted: str, name: str, arguments: str | bytes) -> Request:
         """A call by name with JSON, checked against what the store says of the type; `wanted` as in `Catalogue.find`."""
@@ -209,3 +241,11 @@ class Client:
         message_id, now = MessageId(self._entropy.token()), self._clock.now()
         envelope = request.envelope(message_id, now, outgoing_headers(), ask=reply_to is not None, reply_to=reply_to)
         await entered.store.offer(PARTITION, ARRIVAL_ROW.pack(ArrivalRow(*request.target, envelope)))
+
+
+async def _at_once() -> None:
+    """What another process reads of a store is durable."""
+
+
+async def _after_a_while() -> None:
+    await anyio.sleep(LOOK_EVERY)

@@ -20,7 +20,7 @@ from ._envelope import STARTS, Envelope, Form, Kind
 from ._errors import ActorCancelled, ActorEvicted, NotDurable, NotInActor, TurnDidNotEnd
 from ._failure import Failure
 from ._handlers import Handler
-from ._ids import MessageId
+from ._ids import ActorId, MessageId
 from ._records import OUTCOME, Outcome, Raised, RequestKind, Value, Wait
 from ._turn import KeptSignal, Turn
 from ._turnloop import CURE, TurnLoop, TurnTask, new_turn_loop
@@ -76,6 +76,7 @@ class _Pending(NamedTuple):
     kind: RequestKind
     name: str
     since: float
+    target: ActorId | None
 
 
 @final
@@ -309,11 +310,11 @@ class Coroutines:
             raise NotInActor(asked)
         return self.turn
 
-    async def outcome(self, request: MessageId, kind: RequestKind, name: str) -> Outcome:
-        """Wait for an outcome; if the waiting is cancelled, it is given up."""
+    async def outcome(self, request: MessageId, kind: RequestKind, name: str, target: ActorId | None = None) -> Outcome:
+        """Wait for an outcome, of the actor `target` if it is another one's; if the waiting is cancelled, it is given up."""
         turn = self.require_turn(name)
         future: asyncio.Future[Outcome] = self.loop.create_future()
-        self._pending[request] = _Pending(future, kind, name, turn.time)
+        self._pending[request] = _Pending(future, kind, name, turn.time, target)
         try:
             return await future
         finally:
@@ -386,7 +387,7 @@ class Coroutines:
 
     def waits(self) -> list[Wait]:
         """What is waited for, as far as it has a name; the earliest of what the clock will wake."""
-        waits = [Wait(each.kind.name.lower(), each.name, each.since) for each in self._pending.values()]
+        waits = [Wait(each.kind.name.lower(), each.name, each.since, 0.0, each.target, found) for found, each in self._pending.items()]
         for name, waiters in (self._waiters or {}).items():
             waits += [Wait("signal", name, waiter.since) for waiter in waiters]
         waits += [Wait("condition", _name_of(each.holds), each.since) for each in self._conditions or ()]
@@ -437,7 +438,7 @@ def _workflow_end(task: TurnTask, handler: Handler, turn: Turn, unretrieved: Bas
     except asyncio.CancelledError as cancelled:
         if unretrieved is not None:
             return WorkflowEnd(Raised(Failure.of(unretrieved)))
-        reason = str(cancelled.args[0]) if cancelled.args and cancelled.args[0] else ""
+        reason = " ".join(str(part) for part in cancelled.args if part)
         return WorkflowEnd(Raised(Failure.of(ActorCancelled(turn.actor, reason))), cancelled=True)
     except BaseException as error:  # noqa: BLE001  a workflow raises whatever it likes
         again = _continues(error)

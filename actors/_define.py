@@ -33,6 +33,8 @@ class Options(NamedTuple):
     mailbox_limit: int | None = 10_000
     dedupe_for: timedelta = timedelta(days=1)
     retry: Retry = Retry()
+    max_replay: int = 50_000
+    stream_limit: int | None = 10_000
 
 
 @final
@@ -40,7 +42,7 @@ class Definition:
     """One version of an actor type: its handlers, its state, its options.
 
     `mailbox_limit` counts messages, `dedupe_for` is how long idempotency keys are kept, `retry` is for events that were
-    sent and not asked.
+    sent and not asked. `max_replay` is how long a log may become, and `stream_limit` how many items of a stream are kept.
     """
 
     __slots__ = (
@@ -56,8 +58,10 @@ class Definition:
         "dedupe_for",
         "handlers",
         "mailbox_limit",
+        "max_replay",
         "name",
         "retry",
+        "stream_limit",
         "transient",
         "version",
         "waits",
@@ -72,6 +76,8 @@ class Definition:
         self.mailbox_limit: Final = sys.maxsize if options.mailbox_limit is None else options.mailbox_limit
         self.dedupe_for: Final = options.dedupe_for
         self.retry: Final = options.retry
+        self.max_replay: Final = options.max_replay
+        self.stream_limit: Final = options.stream_limit
         self._state: Final = State(cls, self.codec)
         self.transient: Final = self._state.transient
         self._activations: Final = activations_of(cls)
@@ -223,6 +229,8 @@ def durable_actor(
     mailbox_limit: int | None = ...,
     dedupe_for: timedelta = ...,
     retry: Retry = ...,
+    max_replay: int = ...,
+    stream_limit: int | None = ...,
 ) -> Callable[[C], C]: ...
 def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     """Make a class an actor type. Goes above `@dataclass` and the like; raises DefinitionError for what could not work.
@@ -230,7 +238,9 @@ def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     `name`: what it is called in stores (default: the class's name), at most 64 bytes of UTF-8. `version`: from 1 up; name and version
     together are unique. `codec`: "pickle" (default), "msgspec" (MessagePack), "msgspec-json", or a Codec. `mailbox_limit`: messages that
     may wait for one actor (default 10,000; None: any number). `dedupe_for`: how long idempotency keys are remembered (default: a day).
-    `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds).
+    `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds). `max_replay`: messages that may be
+    handled while something of the actor waits (default 50,000); beyond that it is quarantined, and `continue_as_new` is the cure.
+    `stream_limit`: items of a stream that are kept (default 10,000; None: all).
     """
     if cls is not None:
         return _defined(cls, Options())
@@ -268,6 +278,10 @@ def _check(options: Options) -> None:
         problem = f"version={options.version!r} is not a whole number from 1 up (and below 2**32)"
     elif options.mailbox_limit is not None and options.mailbox_limit < 1:
         problem = f"mailbox_limit={options.mailbox_limit!r} leaves no room for a message"
+    elif options.max_replay < 1:
+        problem = f"max_replay={options.max_replay!r} lets nothing wait"
+    elif options.stream_limit is not None and options.stream_limit < 1:
+        problem = f"stream_limit={options.stream_limit!r} keeps nothing"
     elif options.dedupe_for < timedelta(0):
         problem = f"dedupe_for={options.dedupe_for!r} is negative"
     if problem:

@@ -26,7 +26,7 @@ class Epoch:
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable. `check_queries`
     is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing waits. `start` begins
     what an actor has asked for, `cancel` ends it; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
-    callers here that wait for a workflow's outcome.
+    callers here that wait for a workflow's outcome, `readers` those that wait for an item of a stream.
     """
 
     fence: Fence
@@ -47,7 +47,14 @@ class Epoch:
     cancel: Callable[[MessageId], None] = lambda request: None
     set_alarm: Callable[[ActorId, float], None] = lambda actor, due: None
     awaiting: dict[ActorId, list[asyncio.Future[Outcome]]] = field(default_factory=dict)
+    readers: dict[ActorId, list[asyncio.Future[None]]] = field(default_factory=dict)
     arrivals: int = field(default=0)  # how many were given a row in this epoch
+
+    def news_of(self, actor: ActorId) -> asyncio.Future[None]:
+        """Done when the actor has emitted something, or ended, and that is durable."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.readers.setdefault(actor, []).append(news)
+        return news
 
     def renew_spare(self) -> Coroutines:
         """Hand out the spare, which is needed for longer, and make another."""

@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from ._ids import ActorId
-from ._records import Cursor, DeadLetter, Snapshot, Status
+from ._records import Cursor, DeadLetter, Raised, Snapshot, Status
+
+
+@final
+class Waiting(NamedTuple):
+    """Something that an actor waits for: a "step", "ask", "result", "query", "info", "start", "signal", "condition" or "timer".
+
+    `name` says which one; `since` and `until` are seconds since the epoch, `until` None without an end.
+    """
+
+    kind: str
+    name: str
+    since: float
+    until: float | None
+
+
+Waiting.__module__ = "perdure.actors"
+
+
+@final
+class TimerInfo(NamedTuple):
+    """A named timer: its handler, when it is due (seconds since the epoch), and every how many seconds (0.0: once)."""
+
+    name: str
+    due: float
+    every: float
+
+
+TimerInfo.__module__ = "perdure.actors"
+
+
+@final
+class StreamItem(NamedTuple):
+    """What an actor emitted: its position in the stream (from 1), its name, what it carries, and when (seconds since the epoch)."""
+
+    position: int
+    name: str
+    payload: Any
+    at: float
+
+
+StreamItem.__module__ = "perdure.actors"
 
 
 @final
@@ -13,7 +54,9 @@ class ActorInfo(NamedTuple):
     """An actor as it stood between two turns. Times are seconds since the epoch.
 
     `events` and `interrupts` are the messages that wait in each lane. `turn` counts the turns of this incarnation. `attempts` is how often
-    the event at the head has failed, and `retry_at` when it is tried again. `error` is why a quarantined actor stands still.
+    the event at the head has failed, and `retry_at` when it is tried again. `error` is why a quarantined actor stands still, or a failed
+    workflow failed. `waits` is what a suspended actor waits for. `signals` is how many have come and are not taken, `emitted` how long its
+    stream is.
     """
 
     id: ActorId
@@ -29,6 +72,10 @@ class ActorInfo(NamedTuple):
     attempts: int = 0
     retry_at: float | None = None
     error: str | None = None
+    waits: tuple[Waiting, ...] = ()
+    timers: tuple[TimerInfo, ...] = ()
+    signals: int = 0
+    emitted: int = 0
 
 
 ActorInfo.__module__ = "perdure.actors"
@@ -81,5 +128,24 @@ def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events
         updated=snapshot.updated,
         attempts=back_off.attempts if back_off else 0,
         retry_at=back_off.due if back_off else None,
-        error=error,
+        error=error if error is not None else _failure_of(snapshot),
+        **_standing_of(snapshot),
     )
+
+
+def _failure_of(snapshot: Snapshot) -> str | None:
+    run = None if snapshot.standing is None else snapshot.standing.run
+    outcome = None if run is None else run.outcome
+    return f"{outcome.failure.type_name}: {outcome.failure.text}" if isinstance(outcome, Raised) else None
+
+
+def _standing_of(snapshot: Snapshot) -> dict[str, Any]:
+    standing = snapshot.standing
+    if standing is None:
+        return {}
+    return {
+        "waits": tuple(Waiting(each.kind, each.name, each.since, each.until or None) for each in standing.waits),
+        "timers": tuple(TimerInfo(each.name, each.due, each.every) for each in standing.timers),
+        "signals": standing.kept,
+        "emitted": standing.emitted,
+    }

@@ -234,6 +234,11 @@ def _status_key(status: Status, suffix: bytes) -> bytes:
     return PREFIX[Table.STATUS] + keys.pack((status,)) + suffix
 
 
+def delete_stream_item(batch: Batch, suffix: bytes, position: int) -> None:
+    """Stage that an item has been kept for long enough."""
+    batch.delete(PREFIX[Table.STREAM] + suffix + keys.pack((position,)))
+
+
 # --- messages on their way ---
 
 
@@ -389,12 +394,6 @@ async def read_stream(reads: Reads, actor: ActorId, after: int, limit: int) -> l
     whole = below_actor(Table.STREAM, actor)
     entries = await reads.scan(Range(keys.pack((PARTITION, Table.STREAM, *actor, after + 1)), whole.stop), limit=limit)
     return [(cast("int", keys.unpack(entry.key)[-1]), STREAM_ROW.unpack(entry.value)) for entry in entries]
-
-
-async def last_of_stream(reads: Reads, actor: ActorId) -> int:
-    """The position of the last item in an actor's stream; 0 if there is none."""
-    entries = await reads.scan(below_actor(Table.STREAM, actor), limit=1, reverse=True)
-    return cast("int", keys.unpack(entries[0].key)[-1]) if entries else 0
 
 
 async def read_depths(reads: Reads, actor: ActorId) -> tuple[int, int]:

@@ -21,8 +21,9 @@ from ._handlers import Handler
 from ._ids import ActorId, Incarnation, actor_id
 from ._info import ActorInfo, DeadLetterInfo, dead_letter_info, info_of
 from ._persistence import Reads, Stored, read_actors, read_depths, scan_actors, scan_dead_letters
-from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, Value
+from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, StreamRow, Value
 from ._ref import Request
+from ._streaming import read_on
 from ._taking import run_query
 from ._turn import Turn
 
@@ -64,6 +65,20 @@ class Reader:
         if info is None:
             raise ActorNotFound(actor)
         return info
+
+    async def stream(self, actor: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
+        """The items of the actor's stream behind a position, as they become durable. Raises DataLoss."""
+        self._epoch.registry.require(actor.type)
+        news = self._epoch.news_of(actor)
+
+        async def more() -> None:
+            nonlocal news
+            await news
+            news = self._epoch.news_of(actor)
+
+        self._dispatcher.stage(self._epoch.commit.batch)
+        async for item in read_on(self._epoch.commit.overlay, actor, after, self._epoch.commit.settled, more):
+            yield item
 
     async def actors(self, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:
         """The infos of all actors that fit, in order of (type, key)."""

@@ -112,12 +112,17 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @final
 class Wait(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
-    """What a suspended actor waits for: `name` says which; `since` and `until` are seconds since the epoch, `until` 0.0 without an end."""
+    """What a suspended actor waits for: `name` says which; `since` and `until` are seconds since the epoch, `until` 0.0 without an end.
+
+    Where it is an outcome of another actor, `target` is that actor, and `request` the id that the reply will have.
+    """
 
     kind: str
     name: str
     since: float = 0.0
     until: float = 0.0
+    target: tuple[str, str] | None = None
+    request: bytes = b""
 
 
 @final
@@ -172,8 +177,9 @@ class NamedTimer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
     """What an actor has besides its state: most have nothing.
 
-    `run` is its workflow. `wake` is when the earliest of what its coroutines wait for by the clock is due; `waits` is what they wait for;
-    `logged` how many messages its log has. `kept` is how many declared signals wait to be taken, `emitted` how long its stream is.
+    `run` is its workflow. `wake` is when the earliest of what its coroutines wait for by the clock is due; `waits` is what they wait for,
+    `holds` whether one of them is an event's handler; `logged` how many messages its log has. `kept` is how many declared signals wait to
+    be taken, `emitted` how long its stream is.
     """
 
     run: Run | None = None
@@ -183,6 +189,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     emitted: int = 0
     waits: list[Wait] = []
     timers: list[NamedTimer] = []
+    holds: bool = False
 
     @property
     def next_due(self) -> float:

@@ -8,7 +8,7 @@ a mistake raises at the line that made it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self, TypeVar, final, overload
@@ -20,9 +20,9 @@ from ._envelope import Envelope, Form, Kind
 from ._errors import ActorCancelled, ActorFailed, AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
-from ._info import ActorInfo
+from ._info import ActorInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
-from ._records import Outcome, Raised, RequestKind
+from ._records import Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn
 
@@ -89,6 +89,10 @@ class Port(Protocol):
 
     async def info(self, target: ActorId) -> ActorInfo:
         """What is known of an actor."""
+        ...
+
+    def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
+        """What an actor has emitted and will emit behind a position, with the items' own."""
         ...
 
 
@@ -229,6 +233,18 @@ class ActorRef(Generic[A_co]):
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
+
+    async def stream(self, *, after: int = 0) -> AsyncIterator[StreamItem]:
+        """All that the actor has emitted and will emit, in one order, each once it is durable; resumed behind a position by `after`.
+
+        Ends when the actor has ended. Raises DataLoss where items behind `after` have been removed, NotDurable in an actor.
+        """
+        _refuse_in_turn(f"the stream of {self.id}")
+        port = self._bound()
+        async for position, row in port.stream(self.id, after):
+            with decoding(port):
+                payload = PICKLE.decode(row.payload)
+            yield StreamItem(position, row.name, payload, row.at)
 
     async def delete(self) -> None:
         """Forget the actor with all its messages and dead letters; returns once that is durable. The next message makes a new one.
@@ -403,12 +419,13 @@ async def _ask_inside(coroutines: Coroutines, request: Request) -> Outcome:
     turn = coroutines.require_turn(f"an answer of {request.target}")
     name = f"{request.name} of {request.target}"
     found = turn.ask(request.target, request.kind, request.name, request.payload, request.key, digest(request.payload))
+    kind = RequestKind.RESULT if request.kind is Kind.RESULT else RequestKind.ASK
     if request.timeout is None:
-        return await coroutines.outcome(found, RequestKind.ASK, name)
+        return await coroutines.outcome(found, kind, name, request.target)
     scope = asyncio.timeout(request.timeout)
     try:
         async with scope:
-            return await coroutines.outcome(found, RequestKind.ASK, name)
+            return await coroutines.outcome(found, kind, name, request.target)
     except TimeoutError:
         if not scope.expired():
             raise
@@ -418,7 +435,7 @@ async def _ask_inside(coroutines: Coroutines, request: Request) -> Outcome:
 async def _recorded(coroutines: Coroutines, kind: RequestKind, name: str, payload: bytes, target: ActorId) -> Outcome:
     turn = coroutines.require_turn(name)
     found = turn.begin(kind, name, payload, digest((*target, payload)), target=target)
-    return await coroutines.outcome(found, kind, f"{name} of {target}")
+    return await coroutines.outcome(found, kind, f"{name} of {target}", target)
 
 
 def _digest_of(call: Handler | WaitsSpec, payload: bytes) -> bytes:

@@ -23,7 +23,7 @@ from ._ids import Incarnation
 from ._journal import Recorded
 from ._persistence import read_checkpoint, read_log
 from ._records import Checkpoint, LogEntry, Snapshot
-from ._standing import anyio_version, python_version
+from ._standing import anyio_version, log_too_long, python_version
 from ._taking import replay_turn, revive
 from ._turn import Turn
 
@@ -51,6 +51,9 @@ class Replayer:
         """
         snapshot = activation.snapshot
         assert snapshot is not None
+        too_long = log_too_long(activation)
+        if too_long is not None:
+            raise too_long
         checkpoint = await read_checkpoint(self._epoch.commit.overlay, activation.suffix)
         coroutines = Coroutines()
         try:

@@ -24,7 +24,7 @@ from ._errors import RuntimeNotRunning
 from ._ids import ActorId
 from ._info import ActorInfo, DeadLetterInfo
 from ._marks import Workflow
-from ._records import Outcome, status_named
+from ._records import Outcome, StreamRow, status_named
 from ._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from ._registry import Registry
 from ._settings import Settings, only
@@ -121,15 +121,20 @@ class Runtime:
         """How to start on a key whose workflow has begun: "use" it if its arguments are the same, "fail", or "restart" it in a new life."""
         return Starter(self, if_exists, idempotency_key)
 
-    async def actors(self, actor: type | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
+    async def actors(
+        self, actor: type | None = None, *, status: str | None = None, prefix: str = "", waiting_for: str | None = None
+    ) -> AsyncIterator[ActorInfo]:
         """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. All of it is durable.
 
-        Actors that come or go meanwhile may be missed. Raises ValueError for an unknown status.
+        `waiting_for`: those that wait for something of that name (a signal, a step). Actors that come or go meanwhile may be missed. Raises
+        ValueError for an unknown status.
         """
         host = await self._current("a list of actors")
         name = None if actor is None else self.registry.of(actor).name
-        async for info in host.reader.actors(name, None if status is None else status_named(status), prefix):
-            yield info
+        wanted = "suspended" if waiting_for is not None and status is None else status
+        async for info in host.reader.actors(name, None if wanted is None else status_named(wanted), prefix):
+            if waiting_for is None or any(each.name == waiting_for for each in info.waits):
+                yield info
 
     async def dead_letters(self, actor: type | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
         """The messages that could not be handled: all, a type's, or one actor's; the oldest of each actor first."""
@@ -164,6 +169,12 @@ class Runtime:
     async def info(self, target: ActorId) -> ActorInfo:
         """As `Port.info`."""
         return await (await self._current("info")).reader.info(target)
+
+    async def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
+        """As `Port.stream`."""
+        host = await self._current("a stream")
+        async for item in host.reader.stream(target, after):
+            yield item
 
     # --- life ---
 

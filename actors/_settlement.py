@@ -14,7 +14,7 @@ from typing import Final, final
 
 import msgspec
 
-from ..storage import Gate
+from ..storage import Gate, settle
 from ._activation import Activation, Delivery, quarantined
 from ._coroutines import ContinueAsNew, Ending
 from ._define import Definition
@@ -28,7 +28,7 @@ from ._ids import ActorId, MessageId, continued, first_incarnation, sent_id
 from ._mailbox import Item
 from ._persistence import charge_key, delete_actor, delete_quarantine, delete_request, put_quarantine
 from ._records import BackOff, DeadLetter, NamedTimer, Outcome, QuarantineRow, Raised, RequestRow, Run, Status, Value
-from ._standing import StandingDraft
+from ._standing import StandingDraft, log_too_long
 from ._taking import Taken
 from ._telling import Telling, resolve
 from ._turn import KeptSignal, Turn
@@ -96,6 +96,9 @@ class Settlement:
         activation.take(item)
         activation.move_on(turn, taken.state, _status(taken), draft.record())
         self._hand_on(activation, draft, self.touch(activation, len(taken.state) + draft.size + 100))
+        too_long = log_too_long(activation)
+        if too_long is not None:
+            self.quarantine(activation, too_long)
         if ended is not None:
             self._tell_ended(activation, awaiters, ended.outcome)
             for signal in signals:
@@ -110,6 +113,12 @@ class Settlement:
             gate.when_open(partial(_cancel, epoch, request))
         if activation.snapshot is not None and activation.snapshot.next_due != math.inf:
             epoch.set_alarm(actor, activation.snapshot.next_due)
+        if epoch.readers:
+            self._tell_readers(activation, gate)
+
+    def _tell_readers(self, activation: Activation, gate: Gate) -> None:
+        for reader in self._epoch.readers.pop(activation.actor, ()):
+            gate.when_open(partial(settle, reader))
 
     def _end_handler(self, activation: Activation, ending: Ending, turn: Turn) -> None:
         outcome = ending.outcome
@@ -214,7 +223,7 @@ class Settlement:
         draft.emit(item.envelope.name, item.envelope.payload, turn)
         activation.take(item)
         activation.stay(turn, draft.record())
-        self.touch(activation, draft.size)
+        self._tell_readers(activation, self.touch(activation, draft.size))
 
     def fire(self, activation: Activation, now: float) -> None:
         """Put what is due by now into the mailbox: the calls of named timers, and one firing for what the coroutines wait for."""

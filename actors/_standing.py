@@ -13,12 +13,14 @@ from typing import Final, final
 from ..storage import Batch
 from ._activation import Activation
 from ._effects import Begin, CancelTimer, Emit, GiveUp, KeepSignal, Send, SetTimer, TakeSignal
+from ._errors import ActorQuarantined
 from ._ids import MessageId
 from ._mailbox import Item
 from ._persistence import (
     delete_history,
     delete_request,
     delete_signal,
+    delete_stream_item,
     put_checkpoint,
     put_log_entry,
     put_request,
@@ -43,6 +45,7 @@ class StandingDraft:
         "begun",
         "emitted",
         "given_up",
+        "holds",
         "kept",
         "logged",
         "run",
@@ -60,6 +63,7 @@ class StandingDraft:
         self.run: Run | None = before.run
         self.wake = before.wake
         self.waits = before.waits
+        self.holds = before.holds
         self.logged = before.logged
         self.kept = before.kept
         self.emitted = before.emitted
@@ -70,7 +74,7 @@ class StandingDraft:
 
     def record(self) -> Standing | None:
         """The standing as it is stored; None where it is nothing."""
-        made = Standing(self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers)
+        made = Standing(self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds)
         return None if made == NOTHING else made
 
     def apply(self, taken: Taken, turn: Turn) -> None:
@@ -104,6 +108,9 @@ class StandingDraft:
         """Append an item to the stream."""
         self.emitted += 1
         put_stream_item(self._batch, self._activation.suffix, self.emitted, StreamRow(name, payload, turn.time))
+        limit = self._activation.definition.stream_limit
+        if limit is not None and self.emitted > limit:
+            delete_stream_item(self._batch, self._activation.suffix, self.emitted - limit)
         self.size += len(payload)
 
     def keep(self, signal: KeptSignal) -> None:
@@ -140,6 +147,7 @@ class StandingDraft:
         assert self._activation.coroutines is not None
         self.wake = self._activation.coroutines.loop.next_due()
         self.waits = self._activation.coroutines.waits()
+        self.holds = not self._activation.coroutines.takes_events
 
     def end(self, outcome: Outcome) -> list[KeptSignal]:
         """The workflow has ended, and the actor with it; returns the signals that nobody will take any more."""
@@ -162,6 +170,16 @@ class StandingDraft:
         self.logged = 0
         self.wake = None
         self.waits = NO_WAITS
+        self.holds = False
+
+
+def log_too_long(activation: Activation) -> ActorQuarantined | None:
+    """Why an actor with such a log is not brought back any more, if it is too long."""
+    logged, limit = activation.standing.logged, activation.definition.max_replay
+    if logged <= limit:
+        return None
+    cure = "raise max_replay to let it go on, and bound its log by continue_as_new()"
+    return ActorQuarantined(activation.actor, f"its log has {logged:,} messages, and {limit:,} may be replayed: {cure}")
 
 
 @cache

@@ -209,6 +209,7 @@ class Steps:
         kind = Kind.OUTCOME if row.kind is RequestKind.STEP else Kind.REPLY
         envelope = Envelope(id=row.id, kind=kind, name=row.name, payload=OUTCOME.pack(outcome), sent_at=now)
         self._deliver(work.actor, Delivery(envelope))
+        self._epoch.commit.expect()  # the turn that takes it may ask for the next step, which waits for the commit
 
     async def _read(self, work: _Work) -> Outcome:
         """What an actor asks about another one."""

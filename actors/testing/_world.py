@@ -18,7 +18,7 @@ from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_sto
 from .._ids import ActorId
 from .._info import ActorInfo, DeadLetterInfo
 from .._marks import Workflow
-from .._records import Outcome
+from .._records import Outcome, StreamRow
 from .._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from .._registry import Registry
 from .._runtime import Runtime
@@ -121,9 +121,11 @@ class World:
         """As `Runtime.options`."""
         return Starter(self, if_exists, idempotency_key)
 
-    def actors(self, actor: type | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
+    def actors(
+        self, actor: type | None = None, *, status: str | None = None, prefix: str = "", waiting_for: str | None = None
+    ) -> AsyncIterator[ActorInfo]:
         """As `Runtime.actors`."""
-        return self.runtime.actors(actor, status=status, prefix=prefix)
+        return self.runtime.actors(actor, status=status, prefix=prefix, waiting_for=waiting_for)
 
     async def dead_letters(self, actor: type | None = None, key: str | None = None) -> list[DeadLetterInfo]:
         """All that `Runtime.dead_letters` gives."""
@@ -144,6 +146,10 @@ class World:
     async def info(self, target: ActorId) -> ActorInfo:
         """As `Port.info`."""
         return await self.runtime.info(target)
+
+    def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
+        """As `Port.stream`; it ends with the host, by an error."""
+        return self.runtime.stream(target, after)
 
     # --- time and trouble ---
 

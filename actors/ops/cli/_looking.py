@@ -99,6 +99,14 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
         yield "turns", f"{info.turn:,}"
         yield "cursor", f"event {info.cursor.event:,}, interrupt {info.cursor.interrupt:,}"
         yield "incarnation", info.incarnation
+    for waiting in info.waits:
+        until = "" if waiting.until is None else f", {due(waiting.until)}"
+        since = "" if not waiting.since else f", since {when(waiting.since)}"
+        yield "waits for", f"{waiting.kind} {printable(waiting.name)}".rstrip() + since + until
+    for timer in info.timers:
+        yield "timer", f"{printable(timer.name)}, {due(timer.due)}" + (f", every {timer.every:g} s" if timer.every else "")
+    if info.emitted:
+        yield "stream", counted(info.emitted, "item")
     yield "mailbox", _mailbox(info)
     if view.dead_letters:
         command = f"perdure dead-letters {info.id.type} {key_text(info.id.key)}"
