@@ -7,15 +7,11 @@ from ._codec import Codec, PickleCodec, codec_named
 from ._define import durable_actor
 from ._durable import CurrentActor, cancel_timer, continue_as_new, current_actor, emit, set_timer, wait_for_signal, wait_until
 from ._errors import (
-    ActorCancelled,
     ActorCompleted,
-    ActorDeadlock,
     ActorEvicted,
-    ActorFailed,
     ActorNotFound,
     ActorQuarantined,
     AskTimeout,
-    DataLoss,
     DefinitionError,
     ExtraNotInstalled,
     HandlerInterrupted,
@@ -32,15 +28,11 @@ from ._errors import (
     QueryChangedState,
     RemoteError,
     RuntimeNotRunning,
-    SignalTimeout,
-    StepFailed,
     TurnDidNotEnd,
     UnknownActorType,
     UnknownHandler,
     VersionMismatch,
     WorkerDied,
-    WorkflowAlreadyStarted,
-    WorkflowNotStarted,
     WrongArguments,
 )
 from ._ids import ActorId
@@ -60,6 +52,16 @@ from ._marks import (
     query,
     signal,
     workflow,
+)
+from ._outcome_errors import (
+    ActorCancelled,
+    ActorDeadlock,
+    ActorFailed,
+    DataLoss,
+    SignalTimeout,
+    StepFailed,
+    WorkflowAlreadyStarted,
+    WorkflowNotStarted,
 )
 from ._policy import Rate, Retry
 from ._records import Cursor

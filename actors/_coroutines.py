@@ -17,10 +17,11 @@ import msgspec
 
 from ._define import Definition
 from ._envelope import STARTS, Envelope, Form, Kind
-from ._errors import ActorCancelled, ActorEvicted, NotDurable, NotInActor, TurnDidNotEnd
+from ._errors import ActorEvicted, NotDurable, NotInActor, TurnDidNotEnd
 from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId, MessageId
+from ._outcome_errors import ActorCancelled
 from ._records import OUTCOME, Outcome, Raised, RequestKind, Value, Wait
 from ._turn import KeptSignal, Turn
 from ._turnloop import CURE, TurnLoop, TurnTask, new_turn_loop
@@ -374,7 +375,7 @@ class Coroutines:
         try:
             await future
         finally:
-            if self._conditions is not None and condition in self._conditions:
+            if condition in (self._conditions or ()):
                 self._conditions.remove(condition)
 
     def awaits(self, request: MessageId) -> bool:

@@ -16,9 +16,9 @@ from ._codec import PICKLE
 from ._coroutines import ContinueAsNew, ambient, current_turn
 from ._effects import CancelTimer, Emit, SetTimer
 from ._envelope import Form
-from ._errors import SignalTimeout
 from ._ids import ActorId, actor_id
 from ._marks import Timer, Waits, Workflow
+from ._outcome_errors import SignalTimeout
 from ._records import NamedTimer, RequestKind
 from ._ref import ActorRef, Starter, WorkflowRef
 from ._turn import Turn

@@ -17,11 +17,12 @@ from ._codec import PICKLE
 from ._coroutines import AMBIENT, Coroutines
 from ._digest import digest
 from ._envelope import Envelope, Form, Kind
-from ._errors import ActorCancelled, ActorFailed, AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
+from ._errors import AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
 from ._info import ActorInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
+from ._outcome_errors import ActorCancelled, ActorFailed
 from ._records import Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn

@@ -22,10 +22,11 @@ from ._digest import digest
 from ._effects import Send
 from ._envelope import STARTS, Awaiter, Envelope, Form, Kind
 from ._epoch import Epoch
-from ._errors import ActorCancelled, ActorCompleted, HandlerInterrupted, WorkflowAlreadyStarted, WorkflowNotStarted
+from ._errors import ActorCompleted, HandlerInterrupted
 from ._failure import Failure
 from ._ids import ActorId, MessageId, continued, first_incarnation, sent_id
 from ._mailbox import Item
+from ._outcome_errors import ActorCancelled, WorkflowAlreadyStarted, WorkflowNotStarted
 from ._persistence import charge_key, delete_actor, delete_quarantine, delete_request, put_quarantine
 from ._records import BackOff, DeadLetter, NamedTimer, Outcome, QuarantineRow, Raised, RequestRow, Run, Status, Value
 from ._standing import StandingDraft, log_too_long

@@ -21,8 +21,9 @@ from ._calls import Call
 from ._codec import PICKLE
 from ._coroutines import AMBIENT
 from ._digest import digest
-from ._errors import DefinitionError, NotInActor, NotSerializable, StepFailed
+from ._errors import DefinitionError, NotInActor, NotSerializable
 from ._ids import ActorId
+from ._outcome_errors import StepFailed
 from ._policy import Rate, Retry
 from ._records import Raised, RequestKind
 

@@ -20,9 +20,10 @@ from ._clock import Alarm
 from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import NotInActor, StepFailed
+from ._errors import NotInActor
 from ._failure import Failure
 from ._ids import ActorId, MessageId
+from ._outcome_errors import StepFailed
 from ._persistence import delete_request, put_request, suffix_of
 from ._processes import Processes
 from ._records import OUTCOME, Outcome, Raised, RequestKind, RequestRow, Value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from ._errors import DataLoss
 from ._ids import ActorId
+from ._outcome_errors import DataLoss
 from ._persistence import Reads, read_actors, read_stream
 from ._records import DamagedRecord, StreamRow
 

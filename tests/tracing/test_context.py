@@ -6,7 +6,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from perdure.actors import current_actor, durable_actor, on_event, query
-from perdure.actors._turn import current_turn
+from perdure.actors._coroutines import current_turn
 from perdure.actors.testing import World
 from perdure.tracing import outgoing_headers
 

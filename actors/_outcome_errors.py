@@ -1,0 +1,152 @@
+"""What whoever waits may be told: that a workflow, a step or a wait came to no good end. Their place in the tree is drawn in `_errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+from ..storage import PerdureError
+
+
+@final
+class ActorFailed(PerdureError):
+    """The workflow of the actor raised, and nobody in it dealt with that. `error` is what it raised, as text."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, error: str) -> None:
+        self.actor = str(actor)
+        self.error = error
+        super().__init__(self.actor, error)
+
+    def __str__(self) -> str:
+        return f"the workflow of {self.actor} failed: {self.error}. Its state can still be queried; start it anew with if_exists='restart'."
+
+
+@final
+class ActorCancelled(PerdureError):
+    """The actor, or the handler that was asked, was cancelled before it could answer."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, reason: str = "") -> None:
+        self.actor = str(actor)
+        self.reason = reason
+        super().__init__(self.actor, reason)
+
+    def __str__(self) -> str:
+        return f"{self.actor} was cancelled{f': {self.reason}' if self.reason else ''}."
+
+
+@final
+class ActorDeadlock(PerdureError):
+    """Everybody in `chain` waits for the next one, and the last for the first, with no way out."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, chain: Iterable[str]) -> None:
+        self.chain = tuple(chain)
+        super().__init__(self.chain)
+
+    def __str__(self) -> str:
+        return (
+            f"{' waits for '.join(self.chain)}: none of them can go on. Send an event and let the answer come as another one,"
+            f" or give one of the asks a time-out: ref.options(timeout=…).ask(…)."
+        )
+
+
+@final
+class WorkflowNotStarted(PerdureError):
+    """There is no result to wait for: the actor's workflow has not begun."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object) -> None:
+        self.actor = str(actor)
+        super().__init__(self.actor)
+
+    def __str__(self) -> str:
+        type_name, _, key = self.actor.partition("/")
+        return f"the workflow of {self.actor} has not begun. Start it: await runtime.start({type_name}.run, {key!r}, …)."
+
+
+@final
+class WorkflowAlreadyStarted(PerdureError):
+    """The actor's workflow has begun with other arguments, or it may not have begun at all (`if_exists="fail"`)."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, status: str, differs: bool) -> None:
+        self.actor = str(actor)
+        self.status = status
+        self.differs = differs
+        super().__init__(self.actor, status, differs)
+
+    def __str__(self) -> str:
+        how = " with other arguments" if self.differs else ""
+        return (
+            f"the workflow of {self.actor} has been started{how} (it is {self.status}). Use its reference, choose another key,"
+            f' or begin a new life: runtime.options(if_exists="restart").start(…).'
+        )
+
+
+@final
+class StepFailed(PerdureError):
+    """A step failed in its last attempt, or cannot be tried again. The cause is what the last attempt raised.
+
+    `idempotency_key` is the one that all its attempts had: look there what has been done.
+    """
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, step: str, actor: object, reason: str, failed: int, interrupted: int, idempotency_key: str) -> None:
+        self.step = step
+        self.actor = str(actor)
+        self.reason = reason
+        self.failed = failed
+        self.interrupted = interrupted
+        self.idempotency_key = idempotency_key
+        super().__init__(step, self.actor, reason, failed, interrupted, idempotency_key)
+
+    def __str__(self) -> str:
+        interrupted = f" and {self.interrupted} interrupted" if self.interrupted else ""
+        return (
+            f"the step {self.step} of {self.actor} failed for good, after {self.failed} failed{interrupted} attempts: {self.reason}."
+            f" Its idempotency key was {self.idempotency_key}."
+        )
+
+
+@final
+class SignalTimeout(PerdureError, TimeoutError):
+    """The declared signal did not come within `seconds`."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, signal: str, seconds: float) -> None:
+        super().__init__()
+        self.actor = str(actor)
+        self.signal = signal
+        self.seconds = seconds
+        self.args = (self.actor, signal, seconds)
+
+    def __str__(self) -> str:
+        return f"{self.actor} waited {self.seconds:g} s for the signal {self.signal!r}, and it did not come. One that comes later is kept."
+
+
+@final
+class DataLoss(PerdureError):
+    """Items of a stream between `after` and `first` are gone: retention has removed them before they were read."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, after: int, first: int) -> None:
+        self.actor = str(actor)
+        self.after = after
+        self.first = first
+        super().__init__(self.actor, after, first)
+
+    def __str__(self) -> str:
+        return (
+            f"the stream of {self.actor} begins at {self.first} now, and was to be read on after {self.after}."
+            f" Go on with after={self.first - 1}."
+        )
