@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
-from perdure.actors import RuntimeNotRunning, WorkflowRef, send_signal
+from perdure.actors import RuntimeNotRunning, send_signal
 from perdure.actors._persistence import read_stream
 from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
@@ -102,7 +102,7 @@ def jump(world: World) -> bool:
 
 
 async def ending(world: World, ledger: Ledger, program: Program, answers: list[object]) -> Ending:
-    ref: WorkflowRef[Any, Any] = world.ref(program.run or program.actor, KEY)
+    ref: Any = world.ref(program.run or program.actor, KEY)
     result = None if program.run is None else await surely(ref.result)
     told = await surely(lambda: ref.query(program.actor.diary))
     info = await surely(ref.info)
