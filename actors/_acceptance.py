@@ -14,6 +14,7 @@ from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import ActorCompleted, IdempotencyMismatch, MailboxFull
 from ._failure import Failure
+from ._ids import ActorId
 from ._persistence import key_digest, put_key_row
 from ._records import KeyRow, Raised, Value
 from ._settlement import Settlement
@@ -89,6 +90,8 @@ class Acceptance:
             expires = self._epoch.clock.now() + activation.definition.dedupe_for.total_seconds()
             row = KeyRow(envelope.name, envelope.key[1], seq, expires)
             put_key_row(self._epoch.commit.batch, activation.actor, key_digest(envelope.key[0]), row)
+        if envelope.asker is not None and activation.standing.holds:
+            self._epoch.suspect(ActorId(*envelope.asker[:2]))
         gate = self._settlement.touch(activation, len(envelope.payload) + 100)
         if delivery.accepted is not None:
             gate.when_open(partial(settle, delivery.accepted))

@@ -99,6 +99,10 @@ class Dispatcher:
         activation = self._active.get(actor)
         return activation if activation is not None and activation.loaded else None
 
+    def has_messages(self, actor: ActorId) -> bool:
+        """Whether something of the actor is on its way into memory, or waits there while it is not in it."""
+        return actor in self._has_rows or actor in self._active
+
     def stage(self, batch: Batch) -> None:
         """Put everything that has changed since the last batch into this one."""
         dirty, self.settlement.dirty = self.settlement.dirty, []

@@ -25,7 +25,7 @@ class Epoch:
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable. `check_queries`
     is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing waits. `start` begins
-    what an actor has asked for, `cancel` ends it; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
+    what an actor has asked for, `cancel` ends it; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
     callers here that wait for a workflow's outcome, `readers` those that wait for an item of a stream.
     """
 
@@ -45,6 +45,7 @@ class Epoch:
     spare: Coroutines = field(default_factory=Coroutines)
     start: Callable[[ActorId, RequestRow], None] = lambda actor, row: None
     cancel: Callable[[MessageId], None] = lambda request: None
+    suspect: Callable[[ActorId], None] = lambda actor: None
     set_alarm: Callable[[ActorId, float], None] = lambda actor, due: None
     awaiting: dict[ActorId, list[asyncio.Future[Outcome]]] = field(default_factory=dict)
     readers: dict[ActorId, list[asyncio.Future[None]]] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from ._recovery import find_work, put_registry, read_and_charge, read_and_charge
 from ._ref import Request
 from ._settings import Settings, only
 from ._steps import Steps
+from ._suspicion import Suspicion
 from ._watchdog import Watchdog
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
@@ -65,6 +66,8 @@ class Host:
         self.epoch.reply = self._door.reply
         self._steps = Steps(self.epoch, self.dispatcher.deliver, self.reader.query, self.reader.info, settings.max_steps)
         self._alarms = Alarms(self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch))
+        self._suspicion = Suspicion(self.epoch, self.dispatcher)
+        self.epoch.suspect = self._suspicion.suspect
         self.epoch.start = self._steps.start
         self.epoch.cancel = self._steps.cancel
         self.epoch.set_alarm = self._alarms.set
@@ -131,6 +134,7 @@ class Host:
                 await self._recover(pid, last)
                 tasks.start_soon(self.dispatcher.loader.run)
                 tasks.start_soon(self._steps.run)
+                tasks.start_soon(self._suspicion.run)
                 drained = asyncio.Event()
                 tasks.start_soon(self._intake.run, drained.set)
                 tasks.start_soon(self._sweep)
@@ -165,10 +169,11 @@ class Host:
 
     async def settled(self) -> None:
         """Return once no actor has anything to do now, and all that was done is durable."""
-        while not (self.dispatcher.idle and self.epoch.commit.idle and self._steps.idle):
+        while not (self.dispatcher.idle and self.epoch.commit.idle and self._steps.idle and self._suspicion.idle):
             await self.dispatcher.settled()
             await self.epoch.commit.settled()
             await self._steps.settled()
+            await self._suspicion.settled()
 
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""

@@ -198,6 +198,8 @@ class Settlement:
         standing = activation.standing
         if envelope.asker is not None or envelope.reply_to is not None:
             awaiters = [*run.awaiters, Awaiter(envelope.reply_to, envelope.asker)]
+            if envelope.asker is not None:
+                self._epoch.suspect(ActorId(*envelope.asker[:2]))
             standing = msgspec.structs.replace(standing, run=Run(run.arguments, None, awaiters))
         activation.take(item)
         activation.stay(turn, standing)
