@@ -54,7 +54,7 @@ coverage: environment  ## which lines the plain suite never reaches
 	$(BIN)/coverage report
 
 bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
-	@for benchmark in commit turns client rest imports; do \
+	@for benchmark in commit turns client workflows timers replay rest imports; do \
 		$(BIN)/python -m benchmarks.$$benchmark --json benchmarks/results/$$benchmark.json; \
 	done
 
