@@ -6,12 +6,8 @@ None of them depends on when a crash comes, nor on who runs it: whatever is told
 from __future__ import annotations
 
 import asyncio
-import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
 import anyio.abc
@@ -41,33 +37,6 @@ from perdure.actors import (
 KEY: Final = "a-1"
 DAY: Final = 86_400.0
 PATIENT: Final = Retry(max_attempts=9, initial=timedelta(hours=1), maximum=timedelta(hours=2))
-
-
-@final
-class Ledger:
-    """A file in which each attempt at a step writes its idempotency key, and after which commit, before anybody can know of it."""
-
-    def __init__(self, place: Path) -> None:
-        self._path = place / f"ledger-{len(list(place.glob('ledger-*')))}"
-        self._file = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        self.commits: Callable[[], int] = lambda: 0
-
-    def note(self, key: str) -> None:
-        """Write it down, durably."""
-        os.write(self._file, f"{key} {self.commits()}\n".encode())
-        os.fsync(self._file)
-
-    def close(self) -> None:
-        """End with the world."""
-        os.close(self._file)
-
-    def read(self) -> Mapping[str, list[int]]:
-        """After which commits each key was used, in order."""
-        found = defaultdict[str, list[int]](list)
-        for line in self._path.read_text().splitlines():
-            key, commits = line.split()
-            found[key].append(int(commits))
-        return found
 
 
 # --- steps ---

@@ -1,0 +1,156 @@
+"""The stage for the programs of the matrix: a world each, the ledger of its steps, and what is known when the program has ended.
+
+Whoever is on it may be killed at any time: what is sent is sent with a key, again and again, until it is known to be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, final
+
+from perdure.actors import RuntimeNotRunning, send_signal
+from perdure.actors._persistence import read_stream
+from perdure.actors.testing import World
+from perdure.storage import CommitUncertain
+
+from .matrix import ACTORS, KEY, Ask, Pass, Program, Send, Stimulus
+
+T = TypeVar("T")
+
+
+@final
+class Ledger:
+    """A file in which each attempt at a step writes its idempotency key, and after which commit, before anybody can know of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        self.commits: Callable[[], int] = lambda: 0
+
+    def note(self, key: str) -> None:
+        """Write it down, durably."""
+        os.write(self._file, f"{key} {self.commits()}\n".encode())
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """End with the world."""
+        os.close(self._file)
+
+    def read(self) -> Mapping[str, list[int]]:
+        """After which commits each key was used, in order."""
+        found = defaultdict[str, list[int]](list)
+        for line in self._path.read_text().splitlines():
+            key, commits = line.split()
+            found[key].append(int(commits))
+        return found
+
+    def doubled(self, most: int = 1) -> Mapping[str, list[int]]:
+        """What of it is there more than so often."""
+        return {key: commits for key, commits in self.read().items() if len(commits) > most}
+
+
+class Ending(NamedTuple):
+    """All that can be known of a program that has come to rest."""
+
+    status: str
+    steps: int
+    result: object
+    told: list[str]
+    answers: list[object]
+    items: list[tuple[str, bytes]]
+    letters: list[tuple[str, str]]
+
+
+@asynccontextmanager
+async def stage(path: Path, max_active: int = 10_000, store: str = "memory:", time: float = 0.0) -> AsyncIterator[tuple[World, Ledger]]:
+    """A world in which it is `time`, if that is given, and the ledger that its steps write at a path."""
+    ledger = Ledger(path)
+    world = World(ACTORS, store=store, max_active=max_active, resources={"ledger": ledger}, seed=os.getpid())
+    world.clock.move_to(time)
+    async with world:
+        ledger.commits = lambda: world.store.commits
+        yield world, ledger
+    ledger.close()
+
+
+async def surely(act: Callable[[], Awaitable[T]]) -> T:
+    """Do it until it is known to be done."""
+    while True:
+        try:
+            return await act()
+        except (CommitUncertain, RuntimeNotRunning):
+            await asyncio.sleep(0)
+
+
+async def play(world: World, ledger: Ledger, program: Program, at_rest: Callable[[], Awaitable[None]]) -> Ending:
+    """Let a program come to its end; `at_rest` is called whenever it has come to rest on the way."""
+    if (run := program.run) is not None:
+        await surely(lambda: world.start(run, KEY))
+    given: list[asyncio.Task[object]] = []
+    for number, stimulus in enumerate(program.script):
+        await rest(world, at_rest)
+        given.append(asyncio.create_task(give(world, program, number, stimulus)))
+        if not isinstance(stimulus, Ask):
+            await given[-1]
+    await rest(world, at_rest)
+    while jump(world) or not all(task.done() for task in given):
+        await rest(world, at_rest)
+    return await ending(world, ledger, program, [await task for task in given])
+
+
+async def give(world: World, program: Program, number: int, stimulus: Stimulus) -> object:
+    """Send what is to be sent, until it is there; returns the answer, if there is one."""
+    ref = world.ref(program.actor, KEY).options(idempotency_key=str(number))
+    match stimulus:
+        case Send(signal, payload):
+            return await surely(lambda: send_signal(ref, signal, payload))
+        case Ask(event, arguments):
+            try:
+                return await surely(lambda: ref.ask(event, *arguments))
+            except LookupError as error:
+                return repr(error)
+        case Pass(by):
+            end = world.clock.now() + by.total_seconds()
+            return await surely(lambda: world.advance(timedelta(seconds=end - world.clock.now())))
+
+
+async def rest(world: World, at_rest: Callable[[], Awaitable[None]]) -> None:
+    """Return when nobody has anything to do at this time."""
+    await surely(world.settled)
+    await surely(world.settled)  # callers who were told of a crash have asked again
+    await at_rest()
+
+
+def jump(world: World) -> bool:
+    """Whether anything is due later; then the clock stands there."""
+    due = world.clock.next_due()
+    if due is not None:
+        world.clock.move_to(due)
+    return due is not None
+
+
+async def ending(world: World, ledger: Ledger, program: Program, answers: list[object]) -> Ending:
+    """What is known of a program that has come to its end."""
+    ref: Any = world.ref(program.run or program.actor, KEY)
+    result = None if program.run is None else await surely(ref.result)
+    told = await surely(lambda: ref.query(program.actor.diary))
+    info = await surely(ref.info)
+    items = [(row.name, row.payload) for _, row in await read_stream(world.store, ref.id, 0, 100)]
+    letters = [(letter.handler, letter.error) for letter in await surely(world.dead_letters)]
+    return Ending(info.status, len(ledger.read()), result, told, answers, items, letters)
+
+
+async def nothing() -> None:
+    """What happens at rest as a rule."""
+
+
+async def undisturbed(tmp_path: Path, program: Program) -> Ending:
+    """How a program ends that nobody interrupts."""
+    async with stage(tmp_path / f"{program.name} undisturbed") as (world, ledger):
+        return await play(world, ledger, program, nothing)
