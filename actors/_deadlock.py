@@ -1,7 +1,7 @@
 """Deadlocks: who would wait for ever, because whoever they wait for waits for them.
 
-Only what is certain is named: an actor is stuck if all that it waits for are outcomes of actors that are stuck. A timer, a signal, a step, a
-condition, or a message that it has not taken yet is another way out.
+Only what is certain is named: an actor is stuck if all that it waits for are outcomes of actors that are stuck. A timer, a signal, a step,
+a condition, or a message that it has not taken yet is another way out.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ class Epoch:
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable. `check_queries`
     is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing waits. `start` begins
-    what an actor has asked for, `cancel` ends it; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
-    callers here that wait for a workflow's outcome, `readers` those that wait for an item of a stream.
+    what an actor has asked for, `cancel` ends it; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an
+    actor looked at when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that
+    wait for an item of a stream.
     """
 
     fence: Fence

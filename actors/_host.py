@@ -6,6 +6,7 @@ Everything that runs is a task of one group and ends with it. What callers still
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final, final
@@ -36,6 +37,8 @@ from ._watchdog import Watchdog
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
 DRAIN_WITHIN: Final = 5.0  # seconds that a stop waits for messages that are being handled; the others stay in their mailboxes
+
+logger = logging.getLogger("perdure.actors")
 
 
 @final
@@ -200,7 +203,10 @@ class Host:
             last.forget_steps()
         await find_work(epoch, self.dispatcher)
         for actor, row in outstanding:
-            self._steps.start(actor, row)
+            if epoch.registry.serves(actor.type):
+                self._steps.start(actor, row)
+            else:
+                logger.error("%s waits for %s, and no such type is hosted", actor, row.name)
 
     async def _sweep(self) -> None:
         while True:

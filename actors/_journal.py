@@ -19,7 +19,10 @@ logger = logging.getLogger("perdure.actors")
 
 
 class ReplayStopped(BaseException):
-    """Ends the code of a replayed turn that asked for something it did not ask for then. Not an error, so `except Exception` does not stop it."""
+    """Ends the code of a replayed turn that asks for something it did not ask for then.
+
+    Control flow, and no Exception, so that the code's own handlers do not stop it.
+    """
 
 
 @final

@@ -67,6 +67,10 @@ class Registry:
             raise UnknownActorType(name, self._current)
         return definition
 
+    def serves(self, name: str) -> bool:
+        """Whether there is a type of that name."""
+        return name in self._current
+
     def of(self, cls: type) -> Definition:
         """The definition of a class that is served.
 

@@ -47,7 +47,7 @@ class Replayer:
     async def replay(self, activation: Activation) -> None:
         """Give a suspended actor its instance and coroutines back.
 
-        Raises NonDeterminismError, StateDiffers as ActorQuarantined, DamagedRecord, and what the actor's code raises though it did not then.
+        Raises NonDeterminismError, ActorQuarantined where the state differs, DamagedRecord, and what the code did not raise then.
         """
         snapshot = activation.snapshot
         assert snapshot is not None

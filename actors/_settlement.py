@@ -178,7 +178,11 @@ class Settlement:
         run = activation.standing.run
         if run is None or item.envelope.kind in {Kind.CONTINUE, Kind.RESTART}:
             return False
-        same = run.arguments == arguments_digest(activation.definition, item.envelope)
+        try:
+            same = run.arguments == arguments_digest(activation.definition, item.envelope)
+        except Exception as error:  # noqa: BLE001  decoding runs the user's code
+            self.fail(activation, item, error, turn, 0)
+            return True
         outcome: Outcome = Value(b"")
         if item.envelope.kind is Kind.START_NEW or not same:
             outcome = Raised(Failure.of(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), not same)))
@@ -208,7 +212,8 @@ class Settlement:
         activation.asked = activation.asked or None
         for delivery in deliveries:
             if delivery.answered is not None:
-                self._epoch.awaiting.setdefault(activation.actor, []).append(delivery.answered)
+                waiting = [future for future in self._epoch.awaiting.get(activation.actor, ()) if not future.done()]
+                self._epoch.awaiting[activation.actor] = [*waiting, delivery.answered]
 
     def keep_signal(self, activation: Activation, item: Item, turn: Turn) -> None:
         """A declared signal that nobody waits for is kept."""
@@ -250,7 +255,7 @@ class Settlement:
     def _post(self, activation: Activation, kind: Kind, name: str, due: float, now: float) -> None:
         assert activation.mailbox is not None
         message = MessageId(self._epoch.entropy.token())
-        payload = b"" if kind is Kind.FIRING else activation.definition.timer(name).encode_call((), {})
+        payload = b"" if kind is Kind.FIRING else activation.definition.codec.encode(())
         activation.mailbox.append(Envelope(id=message, kind=kind, name=name, payload=payload, sent_at=now, due=due))
         self.touch(activation, 100)
 

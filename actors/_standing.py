@@ -77,20 +77,16 @@ class StandingDraft:
         made = Standing(self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds)
         return None if made == NOTHING else made
 
-    def apply(self, taken: Taken, turn: Turn) -> None:
+    def apply(self, taken: Taken, turn: Turn) -> None:  # noqa: C901  one line for each kind of effect
         """Stage what the turn asked for, messages apart."""
-        suffix, batch = self._activation.suffix, self._batch
         given_up = {effect.id for effect in taken.effects if type(effect) is GiveUp}
         for effect in taken.effects:
             match effect:
                 case Begin(row):
                     if row.id not in given_up:
-                        put_request(batch, suffix, row)
-                        self.begun.append(row)
-                        self.size += len(row.payload) + 200
+                        self._begin(row)
                 case GiveUp(request):
-                    delete_request(batch, suffix, request)
-                    self.given_up.append(request)
+                    self.give_up(request)
                 case SetTimer(timer):
                     self.timers = [*(each for each in self.timers if each.name != timer.name), timer]
                 case CancelTimer(name):
@@ -103,6 +99,16 @@ class StandingDraft:
                     self._drop_signal(seq)
                 case Send():
                     pass
+
+    def _begin(self, row: RequestRow) -> None:
+        put_request(self._batch, self._activation.suffix, row)
+        self.begun.append(row)
+        self.size += len(row.payload) + 200
+
+    def give_up(self, request: MessageId) -> None:
+        """Nobody waits for that outcome any more."""
+        delete_request(self._batch, self._activation.suffix, request)
+        self.given_up.append(request)
 
     def emit(self, name: str, payload: bytes, turn: Turn) -> None:
         """Append an item to the stream."""

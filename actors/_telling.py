@@ -15,6 +15,7 @@ from ..storage import PerdureError, fresh
 from ._activation import Activation, Delivery
 from ._envelope import Awaiter, Envelope, Kind
 from ._epoch import Epoch
+from ._errors import UnknownActorType
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._info import DeadLetterInfo, dead_letter_info
@@ -87,7 +88,11 @@ class Telling:
             payload = OUTCOME.pack(outcome)
             now = self._epoch.clock.now()
             reply = Envelope(id=MessageId(request), kind=Kind.REPLY, name="reply", payload=payload, sender=str(source), sent_at=now)
-            self._deliver(ActorId(type_name, key), Delivery(reply))
+            asker = ActorId(type_name, key)
+            try:
+                self._deliver(asker, Delivery(reply))
+            except UnknownActorType as unknown:
+                self.bury(asker, reply, unknown)
 
     def _reply(self, reply_to: tuple[bytes, int], outcome: Outcome) -> None:
         row = ReplyRow(outcome, self._epoch.clock.now() + KEEP_REPLIES)

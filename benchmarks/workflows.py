@@ -8,10 +8,10 @@ beside one of an idle actor.
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -115,7 +115,7 @@ async def one_at_a_time(report: Report, bare: lmdb.Environment, url: str) -> Non
             TIMES.clear()
             ref = await runtime.start(Sequence.run, f"sequence {number}", STEPS)
             await ref.result()
-            steps += [after - before for before, after in zip(TIMES, TIMES[1:], strict=False)]
+            steps += [after - before for before, after in pairwise(TIMES)]
     base, reached = statistics.median(commits), statistics.median(steps)
     report.add("bare: one put, one commit, p50", base * 1e6, "µs")
     report.add("a step, p50", reached * 1e6, "µs")
