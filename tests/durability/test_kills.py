@@ -1,4 +1,7 @@
-"""Kill a host at any moment, start it again: what was acknowledged is there, once, in order, and no money was made or lost."""
+"""Kill a host at any moment, start it again: what was acknowledged is there, once, in order, and orders go on where they stood.
+
+No money was made or lost, no step that is recorded runs again, and every timer fires once.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,6 @@ import pytest
 from .conftest import TellStories
 from .rig.plants import PLANTS
 from .rig.story import Report
-
-KILLS = 25  # a story
-BYSTANDERS = 10_000
 
 
 def figures(reports: list[Report]) -> str:
@@ -26,9 +26,11 @@ def figures(reports: list[Report]) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStories, torture: bool) -> None:
-    reports = tell_stories(40 if torture else 4, kills=KILLS, bystanders=BYSTANDERS)
+    stories, kills, bystanders = (40, 25, 10_000) if torture else (2, 12, 1_000)
 
-    print(f"with {BYSTANDERS} actors in the store: {figures(reports)}")
+    reports = tell_stories(stories, kills=kills, bystanders=bystanders)
+
+    print(f"with {bystanders} actors in the store: {figures(reports)}")
     assert [violation for report in reports for violation in report.violations] == []
     recoveries = sorted(recovery for report in reports for recovery in report.recoveries)
     assert recoveries[int(len(recoveries) * 0.99)] < 1
@@ -37,7 +39,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStor
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStories, torture: bool) -> None:
-    reports = tell_stories(20 if torture else 2, kills=10, signal=int(signal.SIGTERM))
+    reports = tell_stories(20 if torture else 2, kills=10 if torture else 6, signal=int(signal.SIGTERM))
 
     print(f"stopped by SIGTERM: {figures(reports)}")
     assert [violation for report in reports for violation in report.violations] == []
@@ -47,10 +49,10 @@ def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStor
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str) -> None:
-    (report,) = tell_stories(1, kills=200, plant=plant, patience=1.0)
+    (report,) = tell_stories(1, kills=200, plant=plant, patience=1.0, crowded=1)
 
     print(f"{plant}: found after {report.kills} kills: {report.violations[0][:200]}")
-    assert [violation.split(": ")[1] for violation in report.violations if violation.split(": ")[1] in {"A", "B", "D", "E", "H"}]
+    assert [violation.split(": ")[1] for violation in report.violations if violation.split(": ")[1] in set("ABCDEFGH")]
 
 
 def test_a_few_kills_lose_nothing(tell_stories: TellStories) -> None:

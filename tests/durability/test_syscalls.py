@@ -47,7 +47,7 @@ def kill_at(place: Path, moment: Moment, steps: int, root: Path) -> int:
 
 
 async def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, pytestconfig: pytest.Config, torture: bool) -> None:
-    every = moments(400 if torture else 60)
+    every = moments(400 if torture else 24)
     await populate(tmp_path / "first", 20)
     places = {moment: Path(shutil.copytree(tmp_path / "first", tmp_path / f"{moment.call}-{moment.nth}")) for moment in every}
 

@@ -4,51 +4,17 @@ A  what was acknowledged is applied
 B  everything that is applied is applied once
 D  money is neither made nor lost
 E  what a sender sent in one lane arrived in its order
-H  every record in the store is whole, and the mailboxes fit their actors
+
+Orders, and the store itself, are looked at elsewhere.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, final
-
-import msgspec
-from perdure.actors._persistence import PARTITION, Table
-from perdure.actors._records import (
-    ARRIVAL_ROW,
-    CHARGE,
-    DEAD_LETTER,
-    HOST_ROW,
-    KEY_ROW,
-    MAILBOX_ROW,
-    QUARANTINE_ROW,
-    REPLY_ROW,
-    SNAPSHOT,
-    DamagedRecord,
-    Lane,
-    MailboxRow,
-    RecordFormat,
-    Snapshot,
-)
-from perdure.storage import Entry, Range, Store, keys
 
 from .bank import Facts
 from .ledger import Acknowledgement
-
-FORMATS: Final[Mapping[int, RecordFormat[Any]]] = {
-    Table.HOST: HOST_ROW,
-    Table.ACTOR: SNAPSHOT,
-    Table.MAILBOX: MAILBOX_ROW,
-    Table.ARRIVAL: ARRIVAL_ROW,
-    Table.SIGNALS: MAILBOX_ROW,
-    Table.KEY: KEY_ROW,
-    Table.REPLY: REPLY_ROW,
-    Table.DEAD_LETTER: DEAD_LETTER,
-    Table.CHARGE: CHARGE,
-    Table.QUARANTINE: QUARANTINE_ROW,
-}
-PAGE: Final = 1000
 
 Accounts = Mapping[str, Facts]
 
@@ -108,53 +74,3 @@ def _money(accounts: Accounts) -> Iterator[str]:
     brought = sum(cents for facts in accounts.values() for sender, _, cents in facts.received if sender not in accounts)
     if held != brought:
         yield f"D: {brought} cents were brought to the bank, and {held} are in it"
-
-
-# --- the store itself ---
-
-
-@final
-class Rows:
-    """What has been seen of a store's rows."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-        self._cursors: dict[str, tuple[int, int]] = {}
-        self._lanes: dict[tuple[str, object], list[tuple[int, int]]] = defaultdict(list)
-
-    def look_at(self, entry: Entry) -> None:
-        """Note one row, and what is wrong with it by itself."""
-        _, table, *rest = keys.unpack(entry.key)
-        try:
-            if table == Table.REGISTRY:
-                msgspec.msgpack.decode(entry.value)
-            record = FORMATS[table].unpack(entry.value) if isinstance(table, int) and table in FORMATS else None
-        except (DamagedRecord, msgspec.MsgspecError) as damage:
-            self.problems.append(f"H: {keys.unpack(entry.key)}: {damage}")
-            return
-        if table == Table.ACTOR and isinstance(record, Snapshot):
-            self._cursors[str(rest)] = record.cursor
-        elif table == Table.MAILBOX and isinstance(record, MailboxRow):
-            *actor, lane, seq = rest
-            self._lanes[str(actor), lane].append((int(str(seq)), record.place))
-
-    def unfit(self) -> Iterator[str]:
-        """How mailboxes do not fit their actors, once all rows were seen."""
-        for (actor, lane), rows in self._lanes.items():
-            event, interrupt = self._cursors.get(actor, (0, 0))
-            (first, place), count = rows[0], len(rows)
-            if first <= (event if lane == Lane.EVENTS else interrupt):
-                yield f"H: message {first} of {actor} is handled and still waits"
-            if [place for _, place in rows] != list(range(place, place + count)):
-                yield f"H: the places of {actor} in lane {lane} are {[place for _, place in rows][:20]}"
-
-
-async def damaged_rows(store: Store) -> list[str]:
-    """What is wrong with the rows of a store that no host has open (H)."""
-    rows = Rows()
-    range_ = keys.below((PARTITION,))
-    while entries := await store.scan(range_, limit=PAGE):
-        for entry in entries:
-            rows.look_at(entry)
-        range_ = Range(entries[-1].key + b"\0", range_.stop)
-    return rows.problems + list(rows.unfit())

@@ -23,14 +23,19 @@ from perdure.storage import Limits, open_store
 
 from . import plants
 from .bank import ACTORS, Account, Bystander, Facts
-from .checker import damaged_rows, violations
-from .ledger import Acknowledgement, Ledger, read_ledger
+from .buyer import Buyer
+from .checker import violations
+from .ledger import Acknowledgement, Ledger, Run, read_journal, read_ledger
 from .load import Sender
+from .order_checker import OF_ORDERS, broken_orders, broken_steps
+from .orders import Order
 from .peace import peace
+from .remains import Remains, remains_of
 
 SENDERS: Final = 4
 ACCOUNTS: Final = 12
 BIRTH: Final = 200  # bystanders that are asked at once
+TYPES: Final = (*ACTORS, Order)
 
 
 @final
@@ -70,55 +75,76 @@ class Finding(NamedTuple):
     violations: list[str]
 
 
+@final
+class Past(NamedTuple):
+    """What was there when a life began: the store's rows, and the steps' journal."""
+
+    remains: Remains
+    runs: list[Run]
+
+
 async def live(life: Life, working: Callable[[], None]) -> None:
     """Live; `working` is called when the checks are done."""
-    wrong = await rows_of(life) if life.rows else []
+    past = Past(await remains_in(life) if life.rows else Remains(), list(read_journal(life.place / "journal")) if life.rows else [])
     begun = time.perf_counter()
-    async with Runtime(life.url, ACTORS, max_active=life.max_active, max_uncommitted=Limits(life.max_turns, 64 << 20)) as bank:
+    async with hosted(life) as bank:
         await bank.ref(Bystander, "first").ask(Bystander.be, str(life.life))
         recovery = time.perf_counter() - begun
         async with peace(life.place):
-            promises, found = await audit(bank, life)
-        note_finding(life.place, Finding(life.life, recovery, promises, wrong + found))
+            promises, found = await audit(bank, life, past)
+        note_finding(life.place, Finding(life.life, recovery, promises, [*past.remains.problems, *found]))
         working()
-        await (serve(bank, life) if life.serve else work(bank, life))
+        await (serve(bank, life) if life.serve else do_everything(bank, life))
+
+
+def hosted(life: Life) -> Runtime:
+    """The host, which lends its steps their journal."""
+    resources = {"journal": Ledger(life.place / "journal"), "life": life.life}
+    limits = Limits(life.max_turns, 64 << 20)
+    return Runtime(life.url, TYPES, resources=resources, max_active=life.max_active, max_uncommitted=limits)
 
 
 async def serve(bank: Runtime, life: Life) -> None:
     """Work until a signal says that it is enough."""
     async with asyncio.TaskGroup() as tasks:
-        working = tasks.create_task(work(bank, life))
+        working = tasks.create_task(do_everything(bank, life))
         await bank.serve()
         working.cancel()
 
 
-async def rows_of(life: Life) -> list[str]:
-    """What is wrong with the rows that the last life left behind."""
+async def remains_in(life: Life) -> Remains:
+    """What the last life left behind."""
     store = open_store(life.url)
     try:
-        return await damaged_rows(store)
+        return await remains_of(store)
     finally:
         await store.close()
 
 
-async def audit(bank: Runtime, life: Life) -> tuple[int, list[str]]:
-    """(how many acknowledgements there are, what is wrong with the accounts), when all that is on its way has had time to arrive."""
+async def audit(bank: Runtime, life: Life, past: Past) -> tuple[int, list[str]]:
+    """(how many acknowledgements there are, what is wrong), when all that is on its way has had time to arrive."""
     acknowledged = list(read_ledger(life.place / "ledger"))
     end = time.monotonic() + life.patience
     while True:
         wrong = await what_is_wrong(bank, acknowledged, life)
         if not wrong or time.monotonic() > end:
-            return len(acknowledged), wrong
+            since = [run for run in read_journal(life.place / "journal") if run.life == life.life]
+            return len(acknowledged), wrong + list(broken_steps(past.remains, past.runs, since))
         await asyncio.sleep(0.005)
 
 
 async def what_is_wrong(bank: Runtime, acknowledged: list[Acknowledgement], life: Life) -> list[str]:
-    """At this moment: too much, as long as messages are waiting."""
-    if waiting := [info async for info in bank.actors(Account) if info.events + info.interrupts]:
-        return [f"A: after {life.patience} s messages are waiting still: {waiting}"]
+    """At this moment: too much, as long as messages are waiting, or orders are at work."""
+    for actor in (Account, Order):
+        if waiting := [info async for info in bank.actors(actor) if info.events + info.interrupts or info.error]:
+            return [f"A: after {life.patience} s messages are waiting still: {waiting}"]
+    books = {info.id.key: await bank.ref(Order, info.id.key).query(Order.book) async for info in bank.actors(Order)}
+    if busy := {key: book for key, book in books.items() if not book.idle}:
+        return [f"F: after {life.patience} s orders are at work still: {busy}"]
     accounts = {info.id.key: await facts_of(bank, info.id.key) async for info in bank.actors(Account)}
     letters = [f"a dead letter: {letter}" async for letter in bank.dead_letters()]
-    return violations(accounts, acknowledged) + letters
+    of_accounts = [promise for promise in acknowledged if promise.kind not in OF_ORDERS]
+    return [*violations(accounts, of_accounts), *broken_orders(books, accounts, acknowledged), *letters]
 
 
 async def facts_of(bank: Runtime, key: str) -> Facts:
@@ -138,6 +164,21 @@ async def work(bank: Runtime, life: Life) -> None:
             tasks.create_task(sender.run(life.steps))
 
 
+async def trade(bank: Runtime, life: Life) -> None:
+    """Make the orders of this life, and those of the last one again."""
+    buyer = Buyer(bank, Ledger(life.place / "ledger"), ACCOUNTS)
+    async with asyncio.TaskGroup() as tasks:
+        for again in (life.life - 1, life.life):
+            tasks.create_task(buyer.buy(f"order of life {again}"))
+
+
+async def do_everything(bank: Runtime, life: Life) -> None:
+    """Work and trade."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(work(bank, life))
+        tasks.create_task(trade(bank, life))
+
+
 def note_finding(place: Path, finding: Finding) -> None:
     """Add a line to the findings."""
     with (place / "findings").open("a") as file:
@@ -152,7 +193,7 @@ def read_findings(place: Path) -> list[Finding]:
 
 async def populate(place: Path, bystanders: int) -> None:
     """Make a store with many actors that have nothing to do."""
-    async with Runtime(f"lmdb:{place}/store", ACTORS) as bank:
+    async with Runtime(f"lmdb:{place}/store", TYPES) as bank:
         for start in range(0, bystanders, BIRTH):
             keys = [f"bystander-{number}" for number in range(start, min(start + BIRTH, bystanders))]
             await asyncio.gather(*(bank.ref(Bystander, key).ask(Bystander.be, key) for key in keys))

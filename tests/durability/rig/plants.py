@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from perdure.actors import _persistence, _standing, _steps
 from perdure.actors._activation import Activation
 from perdure.actors._dispatch import Dispatcher
 from perdure.actors._mailbox import LaneQueue
+from perdure.actors._records import StreamRow
+from perdure.actors._settlement import Settlement
+from perdure.actors._standing import StandingDraft
 from perdure.storage import Batch, Gate, _lmdb
 
 
@@ -68,6 +72,45 @@ def tear_batches() -> None:
     _lmdb.LmdbStore._commit = commit  # type: ignore[method-assign]
 
 
+def keep_requests_that_are_done() -> None:
+    """The row of a step stays when its outcome is recorded, so the next host runs it again."""
+    _steps.delete_request = lambda batch, suffix, request: None  # type: ignore[attr-defined]
+
+
+def start_steps_at_once() -> None:
+    """A step does not wait for the turn that asks for it to be durable."""
+    hand_on = Settlement._hand_on
+
+    def start_now(self: Settlement, activation: Activation, draft: StandingDraft, gate: Gate) -> None:
+        begun, draft.begun = draft.begun, []
+        for row in begun:
+            self._epoch.start(activation.actor, row)
+        hand_on(self, activation, draft, gate)
+
+    Settlement._hand_on = start_now  # type: ignore[method-assign]
+
+
+def leave_timers_in_memory() -> None:
+    """An actor with a timer gets no row among those that are due."""
+    Activation._stage_wake = lambda self, batch, due: None  # type: ignore[method-assign]
+
+
+def leave_signals_in_memory() -> None:
+    """A declared signal that nobody waits for yet gets no row."""
+    _standing.put_signal = lambda batch, suffix, seq, envelope: None  # type: ignore[attr-defined]
+
+
+def leave_out_items() -> None:
+    """The first item of a stream gets no row."""
+    put = _persistence.put_stream_item
+
+    def but_the_first(batch: Batch, suffix: bytes, position: int, row: StreamRow) -> None:
+        if position != 1:
+            put(batch, suffix, position, row)
+
+    _standing.put_stream_item = but_the_first  # type: ignore[attr-defined]
+
+
 PLANTS: Final = {
     function.__name__: function
     for function in (
@@ -77,6 +120,11 @@ PLANTS: Final = {
         keep_handled_messages,
         passivate_without_writing,
         tear_batches,
+        keep_requests_that_are_done,
+        start_steps_at_once,
+        leave_timers_in_memory,
+        leave_signals_in_memory,
+        leave_out_items,
     )
 }
 

@@ -29,13 +29,18 @@ from perdure.actors._breadcrumb import BreadcrumbFile
 from .customer import do_business
 from .host import ACCOUNTS, Finding, Life, begin, populate, read_findings
 
-CIRCUMSTANCES: Final[list[dict[str, Any]]] = [{}, {}, {"max_active": 3}, {"max_active": 0}, {"max_turns": 40, "at_once": 1}]
+CROWDED: Final[list[dict[str, Any]]] = [{"max_active": 3}, {"max_active": 0}]
+CIRCUMSTANCES: Final[list[dict[str, Any]]] = [{}, {}, *CROWDED, {"max_turns": 40, "at_once": 1}]
 PATIENCE: Final = 20.0  # seconds that a life may take to begin its work
 
 
 @final
 class Plot(NamedTuple):
-    """What a story is about. `signal` ends its lives; `bystanders` are actors in the store with nothing to do."""
+    """What a story is about.
+
+    `signal` ends its lives; `bystanders` are actors in the store with nothing to do. `crowded` is whether there is never room for all in
+    memory.
+    """
 
     place: Path
     seed: int = 0
@@ -44,6 +49,7 @@ class Plot(NamedTuple):
     signal: int = int(signal.SIGKILL)
     plant: str = ""
     patience: float = 10.0
+    crowded: int = 0
 
 
 @final
@@ -82,7 +88,8 @@ def tell(plot: Plot) -> Report:
 def one_life(plot: Plot, number: int, rng: random.Random) -> list[str]:
     """Begin a life and end it: one in three at any moment from its first on, the others while they work. Returns what is odd about it."""
     serve = plot.signal == signal.SIGTERM
-    life = Life(plot.place, number, plant=plot.plant, patience=plot.patience, serve=serve)._replace(**rng.choice(CIRCUMSTANCES))
+    circumstances = rng.choice(CROWDED if plot.crowded else CIRCUMSTANCES)
+    life = Life(plot.place, number, plant=plot.plant, patience=plot.patience, serve=serve, **circumstances)
     read, write = os.pipe()
     process = fork(lambda working: begin(life, lambda: os.close(write)))
     os.close(write)
