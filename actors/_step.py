@@ -11,6 +11,7 @@ import contextvars
 import inspect
 import typing
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -58,7 +59,7 @@ class Step(Generic[P, R_co]):
 
     __module__ = "perdure.actors"
 
-    def __init__(self, function: Callable[..., Any], options: StepOptions, name: str | None = None) -> None:
+    def __init__(self, function: Callable[P, Any], options: StepOptions, name: str | None = None) -> None:
         self.function: Final = function
         self.name: Final = name or f"{function.__module__}.{function.__qualname__}"
         self.is_async: Final = inspect.iscoroutinefunction(function)
@@ -76,7 +77,8 @@ class Step(Generic[P, R_co]):
         raise DefinitionError(
             f"{owner.__qualname__}.{name}",
             "a step is no method: it runs outside the actor, on no instance",
-            f"Write it as a function, beside the class:\n    @step\n    async def {name}(…): …   # not in the class; it takes what it needs as arguments",
+            f"Write it as a function, beside the class:\n    @step\n"
+            f"    async def {name}(…): …   # not in the class; it takes what it needs as arguments",
         )
 
     def __reduce__(self) -> tuple[Callable[[str], Step[Any, Any]], tuple[str]]:
@@ -132,10 +134,8 @@ def find_step(name: str) -> Step[..., Any]:
     if found is None:
         module, _, _ = name.rpartition(".")
         while module and found is None:
-            try:
+            with suppress(ImportError):
                 import_module(module)
-            except ImportError:
-                pass
             found = STEPS.get(name)
             module = module.rpartition(".")[0]
     if found is None:
