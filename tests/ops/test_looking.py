@@ -21,7 +21,7 @@ def test_actors_are_listed_in_order_with_what_waits(perdure: Command, kiosk_url:
         ["Note", "'a\\x1b[31mb'", "idle"],
         ["Till", "t-1", "idle"],
     ]
-    assert "failed 1 time, tried again in" in lines[4]
+    assert "failed 1 time, again: in" in lines[4]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 from rich.tree import Tree
 
-from ..._info import ActorInfo, DeadLetterInfo
+from ..._info import ActorInfo, Waiting, DeadLetterInfo
 from .._tree import LEFT_OUT, MAX_DEPTH, MAX_NODES, Group, Node, inline, json_of, printable
 from .._view import ActorView, LetterView, MessageView
 from ._screen import ago, console, counted, due, facts, key_text, status_text, table, when
@@ -51,8 +51,13 @@ def _remark(info: ActorInfo) -> Text:
     if info.error is not None:
         return Text(_first_line(info.error), "red")
     if info.retry_at is not None:
-        return Text(f"failed {counted(info.attempts, 'time')}, {due(info.retry_at)}", "yellow")
-    return Text("")
+        return Text(f"failed {counted(info.attempts, 'time')}, again: {due(info.retry_at)}", "yellow")
+    return Text(", ".join(_waiting(waiting) for waiting in info.waits), "dim")
+
+
+def _waiting(waiting: Waiting) -> str:
+    until = "" if waiting.until is None else f" {due(waiting.until)}"
+    return f"{waiting.kind} {printable(waiting.name)}".rstrip() + until
 
 
 def json_of_info(info: ActorInfo) -> dict[str, object]:
@@ -91,7 +96,7 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
     if info.error is not None:
         yield "because", Text(printable(info.error), "red")
     if info.retry_at is not None:
-        yield "back-off", Text(f"its next event failed {counted(info.attempts, 'time')}, {due(info.retry_at)}", "yellow")
+        yield "back-off", Text(f"its next event failed {counted(info.attempts, 'time')}, again: {due(info.retry_at)}", "yellow")
     if info.version:
         yield "version", str(info.version)
         yield "created", when(info.created)
@@ -100,9 +105,7 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
         yield "cursor", f"event {info.cursor.event:,}, interrupt {info.cursor.interrupt:,}"
         yield "incarnation", info.incarnation
     for waiting in info.waits:
-        until = "" if waiting.until is None else f", {due(waiting.until)}"
-        since = "" if not waiting.since else f", since {when(waiting.since)}"
-        yield "waits for", f"{waiting.kind} {printable(waiting.name)}".rstrip() + since + until
+        yield "waits for", _waiting(waiting) + (f", since {when(waiting.since)}" if waiting.since else "")
     for timer in info.timers:
         yield "timer", f"{printable(timer.name)}, {due(timer.due)}" + (f", every {timer.every:g} s" if timer.every else "")
     if info.emitted:

@@ -123,8 +123,8 @@ def ago(at: float) -> str:
 
 
 def due(at: float) -> str:
-    """When something is tried again: in some time, or at once if a host comes."""
-    return f"tried again {ago(at)}" if at > SystemClock().now() else f"due since {span(SystemClock().now() - at)}"
+    """When something is to happen: in some time, or at once if a host comes."""
+    return ago(at) if at > SystemClock().now() else f"due since {span(SystemClock().now() - at)}"
 
 
 def when(at: float) -> str:
