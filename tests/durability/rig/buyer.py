@@ -9,7 +9,7 @@ import asyncio
 import random
 from typing import Final, final
 
-from perdure.actors import Runtime, send_signal
+from perdure.actors import Client, Runtime, send_signal
 
 from .ledger import Acknowledgement, Ledger
 from .orders import APPROVALS, LINES, Order, account_of
@@ -21,7 +21,7 @@ ORDERS: Final = 6  # of each name
 class Buyer:
     """Buys, and writes down what was acknowledged."""
 
-    def __init__(self, shop: Runtime, ledger: Ledger, accounts: int) -> None:
+    def __init__(self, shop: Runtime | Client, ledger: Ledger, accounts: int) -> None:
         self._shop = shop
         self._ledger = ledger
         self._accounts = accounts

@@ -11,21 +11,29 @@ from typing import Final
 
 from perdure.actors import Client
 
+from .buyer import Buyer
 from .ledger import Ledger
 from .load import Sender
+from .orders import Order
 from .peace import business
 
 BURST: Final = 10  # requests
 PAUSE: Final = 0.02  # seconds between bursts: a host must be able to keep up
 
 
-async def do_business(place: Path, number: int, accounts: int) -> None:
-    """Do business for ever, but for while a host audits, and again what the customer before has asked with keys."""
-    async with Client(f"lmdb:{place}/store") as client:
-        sender = Sender(client, Ledger(place / "ledger"), f"customer {number}", accounts)
+async def do_business(place: Path, number: int, accounts: int, *, trades: bool = False) -> None:
+    """Do business for ever, but for while a host audits, and again what the customer before has asked with keys.
+
+    `trades`: and ordered.
+    """
+    async with Client(f"lmdb:{place}/store", [Order]) as client:
+        ledger = Ledger(place / "ledger")
+        sender, buyer = Sender(client, ledger, f"customer {number}", accounts), Buyer(client, ledger, accounts)
         for name in (f"customer {number - 1}", f"customer {number}"):
             async with business(place):
                 await sender.repeat(name)
+                if trades:
+                    await buyer.buy(f"order of {name}")
         while True:
             async with business(place):
                 await sender.run(BURST)

@@ -147,7 +147,7 @@ def fork(work: Callable[[Callable[[], None]], None]) -> int:
 
 def visit(place: Path, number: int, working: Callable[[], None]) -> None:
     """The life of the other process."""
-    asyncio.run(do_business(place, number, ACCOUNTS))
+    asyncio.run(do_business(place, number, ACCOUNTS, trades=True))
 
 
 def end(process: int) -> list[str]:
