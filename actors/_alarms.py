@@ -32,7 +32,10 @@ class AlarmStatistics(NamedTuple):
 
 @final
 class Alarms:
-    """The earliest timers of one epoch; `wake` is called for an actor when its own is due. `stage` puts what has changed into the open batch."""
+    """The earliest timers of one epoch.
+
+    `wake` is called for an actor when its own is due; `stage` puts what has changed into the open batch.
+    """
 
     def __init__(self, epoch: Epoch, wake: Callable[[ActorId], None], stage: Callable[[], None]) -> None:
         self._epoch = epoch
@@ -53,6 +56,11 @@ class Alarms:
         """What is due, and what was done in this epoch."""
         return AlarmStatistics(len(self._due), self._fired, self._lateness)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is due now."""
+        return not self._due or self._due[0][0] > self._epoch.clock.now()
+
     def set(self, actor: ActorId, due: float) -> None:
         """The actor is to be woken at `due`, in seconds since the epoch; the row of it is staged."""
         if due <= self._horizon:
@@ -63,14 +71,15 @@ class Alarms:
         """Wake whoever is due, until cancelled."""
         await self._refill()
         while True:
-            self._arm()
-            self._bell = asyncio.get_running_loop().create_future()
-            await self._bell
-            while self._due and self._due[0][0] <= self._epoch.clock.now():
+            while not self.idle:
                 self._fire()
                 await asyncio.sleep(0)
             if not self._due and self._horizon != math.inf:
                 await self._refill()
+                continue
+            self._bell = asyncio.get_running_loop().create_future()
+            self._arm()
+            await self._bell
 
     def stop(self) -> None:
         """Wake nobody any more."""

@@ -172,11 +172,12 @@ class Host:
 
     async def settled(self) -> None:
         """Return once no actor has anything to do now, and all that was done is durable."""
-        while not (self.dispatcher.idle and self.epoch.commit.idle and self._steps.idle and self._suspicion.idle):
+        while not all(part.idle for part in (self.dispatcher, self.epoch.commit, self._steps, self._suspicion, self._alarms)):
             await self.dispatcher.settled()
             await self.epoch.commit.settled()
             await self._steps.settled()
             await self._suspicion.settled()
+            await asyncio.sleep(0)  # for the alarms
 
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""
