@@ -90,6 +90,17 @@ def start_steps_at_once() -> None:
     Settlement._hand_on = start_now  # type: ignore[method-assign]
 
 
+def run_steps_twice() -> None:
+    """An attempt at a step calls its function once more."""
+    call = _steps.Steps._call
+
+    async def twice(self: _steps.Steps, work: Any, step: Any, options: Any) -> Any:
+        await call(self, work, step, options)
+        return await call(self, work, step, options)
+
+    _steps.Steps._call = twice  # type: ignore[method-assign]
+
+
 def leave_timers_in_memory() -> None:
     """An actor with a timer gets no row among those that are due."""
     Activation._stage_wake = lambda self, batch, due: None  # type: ignore[method-assign]
@@ -122,6 +133,7 @@ PLANTS: Final = {
         tear_batches,
         keep_requests_that_are_done,
         start_steps_at_once,
+        run_steps_twice,
         leave_timers_in_memory,
         leave_signals_in_memory,
         leave_out_items,
