@@ -135,7 +135,7 @@ class Hurried(Diary):
     """Steps within a time."""
 
     @workflow
-    async def run(self) -> str:
+    async def run(self) -> list[str]:
         async with asyncio.timeout(60):
             await self.charge("in time")
         try:
@@ -143,7 +143,8 @@ class Hurried(Diary):
                 await flaky.options(retry=PATIENT)("too late")
         except TimeoutError:
             self.told.append("too late")
-        return await asyncio.wait_for(charge("once more"), 60)
+        # CPython 3.11 asks for the first of these a round of its loop later than 3.12 does.
+        return [*await asyncio.gather(asyncio.wait_for(charge("again"), 60), charge("and again"), asyncio.wait_for(flaky("at once"), 60))]
 
 
 @durable_actor
