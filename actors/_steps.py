@@ -53,7 +53,7 @@ class StepStatistics(NamedTuple):
 class _Work:
     """One outstanding request. `row` is as it stands in the store."""
 
-    __slots__ = ("actor", "alarm", "expired", "limited", "row", "started", "steps", "task")
+    __slots__ = ("actor", "alarm", "expired", "first", "limited", "row", "started", "steps", "task")
 
     def __init__(self, steps: Steps, actor: ActorId, row: RequestRow) -> None:
         self.steps = steps
@@ -62,6 +62,7 @@ class _Work:
         self.task: asyncio.Task[None] | None = None
         self.alarm: Alarm | None = None  # for the next attempt
         self.started = 0.0  # this attempt, in seconds since the epoch; 0.0 while none runs
+        self.first = row.first  # the first attempt, in seconds since the epoch
         self.limited = False  # this attempt has a time-out
         self.expired = False
 
@@ -234,14 +235,18 @@ class Steps:
         options = _options(step, work.row)
         if work.row.interrupted >= MAX_INTERRUPTED:
             return Raised(Failure.of(self._failed(work, f"the host died {work.row.interrupted} times while it ran")))
+        if self._turnstiles.enter(options):  # as most do; a context manager would cost as much as the rest of the way in
+            try:
+                return await self._try(work, step, options)
+            finally:
+                self._turnstiles.leave()
         async with self._turnstiles.admitted(step.name, options):
             return await self._try(work, step, options)
 
     async def _try(self, work: _Work, step: Step[..., Any], options: StepOptions) -> Outcome | None:
         clock = self._epoch.clock
         work.started = clock.now()
-        if not work.row.first:
-            work.row = msgspec.structs.replace(work.row, first=work.started)
+        work.first = work.row.first or work.started
         seconds = _patience(work, options)
         work.limited = seconds is not None
         deadline = clock.call_at(work.started + seconds, partial(self._expire, work)) if seconds is not None else None
@@ -265,15 +270,16 @@ class Steps:
     async def _call(self, work: _Work, step: Step[..., Any], options: StepOptions) -> Any:
         args, kwargs = step.call.decode_call(work.row.payload)
         progress = None if work.row.progress is None else PICKLE.decode(work.row.progress)
-        key = idempotency_key_of(work.actor, work.row.id)
-        STEP.set(StepInfo(work, work.actor, work.attempt, key, progress, self._epoch.resources))
+        STEP.set(StepInfo(work, work.actor, work.attempt, work.row.id, progress, self._epoch.resources))
         if step.is_async:
             return await step.function(*args, **kwargs)
         if options.executor == "thread":
             self._threads = self._threads or Threads(THREADS)
             return await self._threads.run(partial(step.function, *args, **kwargs))
         self._processes = self._processes or Processes()
-        return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, (work.actor, work.attempt, key, progress)))
+        return await self._processes.run(
+            partial(_in_a_process, step.function, args, kwargs, (work.actor, work.attempt, work.row.id, progress))
+        )
 
     def _expire(self, work: _Work) -> None:
         work.expired = True
@@ -283,7 +289,7 @@ class Steps:
     def _fail(self, work: _Work, options: StepOptions, error: Exception) -> Outcome | None:
         """Try it again later, or say that it failed."""
         work.expired = False
-        row = work.row = msgspec.structs.replace(work.row, failed=work.row.failed + 1, failure=Failure.of(error))
+        row = work.row = msgspec.structs.replace(work.row, failed=work.row.failed + 1, first=work.first, failure=Failure.of(error))
         now = self._epoch.clock.now()
         delay = options.retry.delay(row.failed, row.id) if options.retry.is_worth_it(error) else None
         over_all = options.timeout_over_all
@@ -345,7 +351,7 @@ def _patience(work: _Work, options: StepOptions) -> float | None:
     """Seconds that this attempt may take."""
     limits = [] if options.timeout is None else [options.timeout.total_seconds()]
     if options.timeout_over_all is not None:
-        limits.append(max(0.0, work.row.first + options.timeout_over_all.total_seconds() - work.started))
+        limits.append(max(0.0, work.first + options.timeout_over_all.total_seconds() - work.started))
     return min(limits) if limits else None
 
 
@@ -361,7 +367,9 @@ class _ProcessWork:
         raise NotInActor("an item emitted from a step with executor='process'")
 
 
-def _in_a_process(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], about: tuple[ActorId, int, str, Any]) -> Any:
-    actor, attempt, key, progress = about
-    STEP.set(StepInfo(_ProcessWork(), actor, attempt, key, progress, {}))
+def _in_a_process(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], about: tuple[ActorId, int, MessageId, Any]
+) -> Any:
+    actor, attempt, request, progress = about
+    STEP.set(StepInfo(_ProcessWork(), actor, attempt, request, progress, {}))
     return function(*args, **kwargs)
