@@ -13,10 +13,12 @@ import contextvars
 import heapq
 import math
 import sys
+import traceback
 import weakref
 from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from types import MethodType
 from typing import Any, Final, NoReturn, Protocol, Self, TypeVarTuple, Unpack, final
 
@@ -25,6 +27,8 @@ from ._errors import NotDurable, TurnDidNotEnd
 Ts = TypeVarTuple("Ts")
 
 MAX_CALLBACKS: Final = 100_000  # of one turn, about a tenth of a second of `sleep(0)`: more is taken for a loop without an end
+MAX_REDELIVERIES: Final = 100  # of one turn: an asyncio.TaskGroup whose child cleans up takes each, and waits on
+MAX_CLOSINGS: Final = 100  # of one coroutine whose clean-up waits again and again
 LATEST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last second that a datetime has
 
 
@@ -54,17 +58,23 @@ class TurnFuture(asyncio.Future[Any]):
 class TurnTask(asyncio.Task[Any]):
     """A task that hashes by its number, and is cancelled in its order."""
 
-    __slots__ = ("_turn_loop", "number")
+    __slots__ = ("_turn_loop", "context", "number")
 
     def __init__(
         self, coro: Coroutine[Any, Any, Any], loop: TurnLoop, *, name: str | None = None, context: contextvars.Context | None = None
     ) -> None:
         self.number = number = loop.next_number()
         self._turn_loop = loop
+        self.context = context = contextvars.copy_context() if context is None else context
         super().__init__(coro, loop=loop, name=name or f"Task-{number & 0xFFF}", context=context)
 
     def __hash__(self) -> int:
         return self.number
+
+    @property
+    def _loop(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # Nothing but anyio.to_thread asks for it by this name, when it is about to start its first thread.
+        raise NotDurable("a thread (anyio.to_thread)", CURE)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """As in asyncio; whoever is woken by it is woken in the order of creation among all that one callback cancels."""
@@ -88,6 +98,7 @@ class TurnLoop(asyncio.AbstractEventLoop):
         self._number = 0
         self._now = 0.0
         self._host_loop: asyncio.AbstractEventLoop | None = None
+        self._evicted = False
         self.unretrieved: list[BaseException] | None = None  # of tasks that nobody holds or awaits any more
 
     def __repr__(self) -> str:
@@ -131,17 +142,29 @@ class TurnLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(self._generator_begins, self._generator_is_lost)
         try:
             self._run_ready()
+            self._let_go()
         finally:
             sys.set_asyncgen_hooks(*hooks)
+
+    def _let_go(self) -> None:
+        """Forget the tasks that are done: one that failed, and that nobody else holds, tells `unretrieved` so as it goes.
+
+        Frames hold tasks (by anyio's cancel scopes, say), and would keep such a one until the garbage collector comes, at any time.
+        """
+        failed: list[Any] = [task._exception for task in self._tasks if task._log_traceback]
+        for error in failed:
+            traceback.clear_frames(error.__traceback__)
+        self.tasks()
 
     def _run_ready(self) -> None:
         ready = self._ready
         redelivered: list[events.Handle] = []
+        redeliveries = 0
         for _ in range(MAX_CALLBACKS):
             if not ready:
-                if not redelivered:
-                    return
-                if not self._redeliver(redelivered):
+                handle = None  # since 3.12 the frame of a task that failed leads to this one
+                redeliveries += 1
+                if not redelivered or not self._redeliver(redelivered, redeliveries):
                     return
                 continue
             handle = ready.popleft()
@@ -155,12 +178,15 @@ class TurnLoop(asyncio.AbstractEventLoop):
                 self._order_woken()
         raise TurnDidNotEnd(f"{MAX_CALLBACKS} callbacks", _place(asyncio.current_task(self) or self.tasks()[0]))
 
-    def _redeliver(self, redelivered: list[events.Handle]) -> bool:
-        """Let anyio cancel once more those who shield themselves; False if nothing comes of it but the next attempt.
+    def _redeliver(self, redelivered: list[events.Handle], nth: int) -> bool:
+        """Let anyio cancel once more those who shield themselves; False if nothing comes of it but the next attempt, or it is of no use.
 
         That one waits, in the ready queue, for the next turn.
         """
         ready = self._ready
+        if nth > MAX_REDELIVERIES:
+            ready.extend(redelivered)
+            return False
         handles, redelivered[:] = list(redelivered), []
         for handle in handles:
             if not handle._cancelled:
@@ -212,17 +238,24 @@ class TurnLoop(asyncio.AbstractEventLoop):
         return timers[0][0] if timers else None
 
     def evict(self) -> None:
-        """End every task where it waits, the latest first, as Python ends a coroutine: its `finally` blocks run, and may wait for nothing."""
-        with self:
-            for task in reversed(self.tasks()):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close(self, task)
-            for generator in list(self._generators or ()):
-                _close_generator(generator)
+        """End every task where it waits, the latest first, as Python ends a coroutine: `finally` blocks run, and may wait for nothing."""
+        self._evicted = True
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._generator_begins, self._generator_is_lost)
+        try:
+            with self:
+                self._close_all()
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
         self._ready.clear()
         self._timers.clear()
-        self._tasks.clear()
         self.unretrieved = None
+
+    def _close_all(self) -> None:
+        while self._tasks:  # clean-up may make new ones
+            _close(self, self._tasks.pop())
+        for generator in list(self._generators or ()):
+            _close_generator(generator)
 
     def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
         if self._generators is None:
@@ -230,7 +263,11 @@ class TurnLoop(asyncio.AbstractEventLoop):
         self._generators.add(generator)
 
     def _generator_is_lost(self, generator: AsyncGenerator[Any, Any]) -> None:
-        if events._get_running_loop() is self:
+        if events._get_running_loop() is not self:
+            return
+        if self._evicted:
+            _close_generator(generator)
+        else:
             self.create_task(generator.aclose())
 
     # --- what asyncio asks of a loop ---
@@ -249,15 +286,17 @@ class TurnLoop(asyncio.AbstractEventLoop):
     def call_later(
         self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> events.TimerHandle:
-        """Run a callback so many seconds later: a durable timer. Raises ValueError for a time that never comes."""
+        """Run a callback so many seconds later: a durable timer; after infinity, none. Raises ValueError after the year 9999."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> events.TimerHandle:
-        """Run a callback at a time in seconds since the epoch: a durable timer. Raises ValueError for a time that never comes."""
+        """Run a callback at a time in seconds since the epoch: a durable timer; at infinity none. Raises ValueError after the year 9999."""
         if not when <= LATEST:  # NaN too
-            raise ValueError(f"a timer is due by the end of the year 9999, and not at {when!r}; to wait for ever, wait for an Event")
+            if when == math.inf:  # anyio's sleep_forever: nothing to be woken for
+                return events.TimerHandle(when, callback, args, self, context)
+            raise ValueError(f"a timer is due by the end of the year 9999, and not at {when!r}; to wait for ever, sleep(math.inf)")
         if when <= self._now:
             handle = events.TimerHandle(when, callback, args, self, context)
             self._ready.append(handle)
@@ -366,21 +405,27 @@ def _is_redelivery(handle: events.Handle) -> bool:
 
 
 def _close(loop: TurnLoop, task: TurnTask) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine: Any = task.get_coro()
     asyncio._enter_task(loop, task)
     try:
-        coroutine.close()
-    except BaseException:  # noqa: BLE001, S110  clean-up that waits, or fails: nobody is left to be told, and nothing of it is kept
-        pass
+        task.context.run(_end, coroutine, coroutine.close)
     finally:
         asyncio._leave_task(loop, task)
 
 
 def _close_generator(generator: AsyncGenerator[Any, Any]) -> None:
-    try:
-        generator.aclose().send(None)
-    except BaseException:  # noqa: BLE001, S110  StopIteration where it has ended; as above elsewhere
-        pass
+    closing = generator.aclose()
+    _end(closing, lambda: closing.send(None))
+
+
+def _end(closed: Any, close: Callable[[], object]) -> None:
+    """Close it until it has ended: clean-up that waits is closed where it does so, or the garbage collector would, at its own time."""
+    for _ in range(MAX_CLOSINGS):
+        with suppress(BaseException):  # nobody is left to be told, and nothing of it is kept
+            close()
+        if getattr(closed, "cr_frame", None) is None:
+            return
 
 
 def place_of(task: asyncio.Task[Any]) -> str:
