@@ -39,7 +39,7 @@ async def test_what_is_no_key_is_refused_where_it_is_written(make_world: MakeWor
     with pytest.raises(InvalidKey, match="lone surrogate"):
         world.ref(Counter, "\ud800")
     with pytest.raises(InvalidKey, match="a key is a str"):
-        world.ref(Counter, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        world.ref(Counter, 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 @given(KEYS, st.text(min_size=1, max_size=64).filter(lambda name: len(name.encode(errors="ignore")) <= 64))
