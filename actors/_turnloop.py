@@ -160,6 +160,8 @@ class TurnLoop(asyncio.AbstractEventLoop):
         ready = self._ready
         redelivered: list[events.Handle] = []
         redeliveries = 0
+        if self._woken is not None:  # a plain handler has cancelled tasks
+            self._order_woken()
         for _ in range(MAX_CALLBACKS):
             if not ready:
                 handle = None  # since 3.12 the frame of a task that failed leads to this one

@@ -222,6 +222,18 @@ def test_groups_are_aborted_in_the_order_of_their_tasks(stage: Stage) -> None:
     assert stage.play(time_out_several_scopes) == list(range(20))
 
 
+def test_tasks_cancelled_between_callbacks_wake_once_each(stage: Stage) -> None:
+    tasks = [stage.begin(told(name, stage.trace)) for name in range(5)]
+
+    with stage.loop.at(START):
+        for task in reversed(tasks):
+            task.cancel()
+        stage.loop.run()
+
+    assert stage.trace == list(range(5))
+    assert all(task.cancelled() for task in tasks)
+
+
 # --- time ---
 
 
