@@ -1,7 +1,7 @@
 """Alarms: who has a timer that is due, and when.
 
-The timers themselves are rows of the store; only the earliest are in memory. An alarm means nothing but that the actor is looked after: one
-that comes for nothing does no harm, and none comes early.
+The timers themselves are rows of the store; only the earliest are in memory, and of each actor only its own earliest. An alarm means
+nothing but that the actor is looked after: one that comes for nothing does no harm, and none comes early.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from ..storage import settle
 from ._clock import Alarm
 from ._epoch import Epoch
 from ._ids import ActorId
-from ._persistence import read_wakes
+from ._persistence import read_wakes, wake_key
 
-WINDOW: Final = 4_096  # timers in memory that were read; what is set meanwhile comes on top
+WINDOW: Final = 4_096  # actors whose timers are read at once; twice as many may be in memory
+NAP: Final = 0.001  # seconds
 AT_ONCE: Final = 256  # actors that are woken in one go, before the host's loop gets a chance
 
 
@@ -34,16 +35,20 @@ class AlarmStatistics(NamedTuple):
 class Alarms:
     """The earliest timers of one epoch.
 
-    `wake` is called for an actor when its own is due; `stage` puts what has changed into the open batch.
+    `wake` is called for an actor when its own is due; `stage` puts what has changed into the open batch; `crowded` says whether more actors
+    had better wait.
     """
 
-    def __init__(self, epoch: Epoch, wake: Callable[[ActorId], None], stage: Callable[[], None]) -> None:
+    def __init__(self, epoch: Epoch, wake: Callable[[ActorId], None], stage: Callable[[], None], crowded: Callable[[], bool]) -> None:
         self._epoch = epoch
         self._wake = wake
         self._stage = stage
-        self._due: list[tuple[float, ActorId]] = []
+        self._crowded = crowded
+        self._due: dict[ActorId, float] = {}
+        self._order: list[tuple[float, ActorId]] = []  # a heap of the same; what does not agree with it was set anew
         self._read = b""  # up to which row
         self._horizon = math.inf  # what is due later than this may stand in the store only
+        self._refilling = False
         self._alarm: tuple[float, Alarm] | None = None
         self._bell: asyncio.Future[None] | None = None
         self._fired = 0
@@ -59,12 +64,18 @@ class Alarms:
     @property
     def idle(self) -> bool:
         """Whether nobody is due now."""
-        return not self._due or self._due[0][0] > self._epoch.clock.now()
+        return self._earliest > self._epoch.clock.now()
+
+    @property
+    def _earliest(self) -> float:
+        return self._order[0][0] if self._order else math.inf
 
     def set(self, actor: ActorId, due: float) -> None:
         """The actor is to be woken at `due`, in seconds since the epoch; the row of it is staged."""
-        if due <= self._horizon:
-            heapq.heappush(self._due, (due, actor))
+        if due > self._horizon:
+            self._due.pop(actor, None)
+        elif self._due.get(actor) != due:
+            self._keep(actor, due)
             self._arm()
 
     async def run(self) -> None:
@@ -74,7 +85,9 @@ class Alarms:
             while not self.idle:
                 self._fire()
                 await asyncio.sleep(0)
-            if not self._due and self._horizon != math.inf:
+                while self._crowded():  # noqa: ASYNC110  a hundred thousand that fell due together do not come into memory together
+                    await asyncio.sleep(NAP)
+            if self._earliest > self._horizon:
                 await self._refill()
                 continue
             self._bell = asyncio.get_running_loop().create_future()
@@ -89,18 +102,37 @@ class Alarms:
     def _fire(self) -> None:
         now = self._epoch.clock.now()
         for _ in range(AT_ONCE):
-            if not self._due or self._due[0][0] > now:
+            if self._earliest > now:
                 return
-            due, actor = heapq.heappop(self._due)
-            self._fired += 1
-            self._lateness = max(self._lateness, now - due)
-            self._wake(actor)
+            due, actor = heapq.heappop(self._order)
+            if self._due.get(actor) == due:
+                del self._due[actor]
+                self._fired += 1
+                self._lateness = max(self._lateness, now - due)
+                self._wake(actor)
+
+    def _keep(self, actor: ActorId, due: float) -> None:
+        self._due[actor] = due
+        heapq.heappush(self._order, (due, actor))
+        if len(self._due) > 2 * WINDOW and not self._refilling:
+            self._forget_the_latest()
+        if len(self._order) > 2 * len(self._due) + WINDOW:  # actors that set their timers again and again
+            self._order = [(due, actor) for actor, due in self._due.items()]
+            heapq.heapify(self._order)
+
+    def _forget_the_latest(self) -> None:
+        """Leave what is due later than the first ones to the store."""
+        horizon = sorted(self._due.values())[WINDOW]
+        if horizon < self._horizon:
+            self._horizon = horizon
+            self._read = wake_key(horizon, b"\xff")  # behind every actor's at that time
+            self._due = {actor: due for actor, due in self._due.items() if due <= horizon}
 
     def _arm(self) -> None:
         """See to it that the bell rings when the earliest is due."""
-        if not self._due:
+        due = self._earliest
+        if due == math.inf:
             return
-        due = self._due[0][0]
         if self._alarm is not None:
             if self._alarm[0] <= due:
                 return
@@ -115,10 +147,13 @@ class Alarms:
     async def _refill(self) -> None:
         """Read the next rows. What is set meanwhile is kept, whenever it is due: the rows may have been read already."""
         self._horizon = math.inf
+        self._refilling = True
         self._stage()
         rows = await read_wakes(self._epoch.commit.overlay, self._read, WINDOW)
         for due, actor, _ in rows:
-            heapq.heappush(self._due, (due, actor))
+            if actor not in self._due:
+                self._keep(actor, due)
+        self._refilling = False
         if len(rows) == WINDOW:
             self._read = rows[-1][2]
             self._horizon = rows[-1][0]

@@ -11,6 +11,7 @@ import contextvars
 import traceback
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, NamedTuple, final
 
 import msgspec
@@ -26,6 +27,7 @@ from ._records import OUTCOME, Outcome, Raised, RequestKind, Value, Wait
 from ._turn import KeptSignal, Turn
 from ._turnloop import CURE, TurnLoop, TurnTask, new_turn_loop
 
+MAX_WAITS: Final = 32  # outcomes that are listed one by one: the list is written with each turn
 MAX_CONDITIONS: Final = 10_000  # that become true in one turn: more is taken for two that wake each other for ever
 
 AMBIENT: Final[contextvars.ContextVar[Coroutines]] = contextvars.ContextVar("perdure_coroutines")
@@ -387,8 +389,11 @@ class Coroutines:
         return any(not waiter.future.done() for waiter in (self._waiters or {}).get(name, ()))
 
     def waits(self) -> list[Wait]:
-        """What is waited for, as far as it has a name; the earliest of what the clock will wake."""
-        waits = [Wait(each.kind.name.lower(), each.name, each.since, 0.0, each.target, found) for found, each in self._pending.items()]
+        """What is waited for, as far as it has a name and is not too much to list; the earliest of what the clock will wake."""
+        listed = islice(self._pending.items(), MAX_WAITS)
+        waits = [Wait(each.kind.name.lower(), each.name, each.since, 0.0, each.target, found) for found, each in listed]
+        if len(self._pending) > MAX_WAITS:
+            waits.append(Wait("others", f"{len(self._pending) - MAX_WAITS} more"))
         for name, waiters in (self._waiters or {}).items():
             waits += [Wait("signal", name, waiter.since) for waiter in waiters]
         waits += [Wait("condition", _name_of(each.holds), each.since) for each in self._conditions or ()]
@@ -423,10 +428,10 @@ def _handler_ending(slot: _Slot, turn: Turn) -> Ending:
         answer = slot.task.result()
         outcome = Value(slot.handler.encode_result(answer, slot.envelope.form)) if slot.envelope.wants_outcome else None
         return Ending(slot.seq, slot.envelope, outcome)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  a handler raises whatever it likes
         explained = _explained(error)
         if slot.turn == turn.number:
-            raise explained
+            raise explained from explained.__cause__
         return Ending(slot.seq, slot.envelope, Raised(Failure.of(explained)), partly=True)
 
 

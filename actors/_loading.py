@@ -11,6 +11,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, final
 
+import anyio
+import anyio.abc
+
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import DURABLE, Activation
@@ -24,6 +27,7 @@ from ._replaying import Replayer
 from ._turn import KeptSignal
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
+SHORT: Final = 64  # messages of a log that are replayed at once, some 2 ms
 
 KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 
@@ -32,7 +36,7 @@ KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 class Loader:
     """Reads what activations lack, then hands their arrivals to `acceptance` and the activations to `ready`."""
 
-    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_replayer", "_wake", "_wanted")
+    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_replayer", "_replaying", "_wake", "_wanted")
 
     def __init__(
         self,
@@ -48,13 +52,19 @@ class Loader:
         self._ready = ready
         self._quarantine = quarantine
         self._replayer = Replayer(epoch)
+        self._replaying = 0  # actors whose log is long
         self._wanted: list[Activation] = []
         self._wake: asyncio.Future[None] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether anything is wanted that is not here yet."""
-        return bool(self._wanted)
+        return bool(self._wanted or self._replaying)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is wanted that more had better wait."""
+        return len(self._wanted) > 2 * AT_ONCE
 
     def want(self, activation: Activation) -> None:
         """Read what the activation lacks."""
@@ -67,23 +77,30 @@ class Loader:
 
     async def run(self) -> None:
         """Read, until cancelled."""
-        while True:
-            if not self._wanted:
-                self._wake = asyncio.get_running_loop().create_future()
-                await self._wake
-            await self._load(self._wanted[:AT_ONCE])
+        async with anyio.create_task_group() as tasks:
+            while True:
+                if not self._wanted:
+                    self._wake = asyncio.get_running_loop().create_future()
+                    await self._wake
+                await self._load(self._wanted[:AT_ONCE], tasks)
 
-    async def _load(self, activations: list[Activation]) -> None:
-        await self._load_records([activation for activation in activations if not activation.loaded])
-        for activation in activations:
+    async def _load(self, wanted: list[Activation], tasks: anyio.abc.TaskGroup) -> None:
+        await self._load_records([activation for activation in wanted if not activation.loaded])
+        activations: list[Activation] = []
+        for activation in wanted:
+            if activation.needs_replay and activation.standing.logged > SHORT:
+                self._replaying += 1
+                tasks.start_soon(self._replay_apart, activation)
+                continue
             if activation.needs_replay:
                 await self._replay(activation)
+            activations.append(activation)
             if activation.starved:
                 await self._fill(activation, activation.mailbox)
             if any(delivery.envelope.kind is Kind.DELETE for delivery in activation.arrivals or ()):
                 activation.awaiters = await self._read_awaiters(activation)
         known = await self._read_keys(activations)
-        del self._wanted[: len(activations)]
+        del self._wanted[: len(wanted)]
         for activation in activations:
             activation.wanted = False
             self._accept_arrivals(activation, known)
@@ -117,6 +134,15 @@ class Loader:
         activation.signals = {}
         for seq, envelope in signals:
             activation.signals.setdefault(envelope.name, []).append(KeptSignal(seq, envelope))
+
+    async def _replay_apart(self, activation: Activation) -> None:
+        """Replay a long log beside everything else: nobody but its actor waits for it."""
+        try:
+            await self._replay(activation)
+        finally:
+            self._replaying -= 1
+        activation.wanted = False
+        self.want(activation)
 
     async def _replay(self, activation: Activation) -> None:
         try:
