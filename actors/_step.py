@@ -11,7 +11,7 @@ import contextvars
 import hashlib
 import inspect
 import typing
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -88,13 +88,9 @@ class Step(Generic[P, R_co]):
     def options(
         self, *, retry: Retry | None = None, timeout: timedelta | None = None, timeout_over_all: timedelta | None = None
     ) -> Step[P, R_co]:
-        """The same step, tried in another way: what is left out stays as it is."""
-        before = self.given
-        changed = before._replace(
-            retry=retry or before.retry,
-            timeout=timeout or before.timeout,
-            timeout_over_all=timeout_over_all or before.timeout_over_all,
-        )
+        """The same step, tried in another way: what is left out stays as it is. Raises DefinitionError for what could not work."""
+        given: dict[str, Any] = {"retry": retry, "timeout": timeout, "timeout_over_all": timeout_over_all}
+        changed = self.given._replace(**{name: value for name, value in given.items() if value is not None})
         _check(self.name, changed)
         return Step(self.function, changed, self.name)
 
@@ -135,7 +131,7 @@ def find_step(name: str) -> Step[..., Any]:
     if found is None:
         module, _, _ = name.rpartition(".")
         while module and found is None:
-            with suppress(ImportError):
+            with suppress(Exception):  # a module may raise anything, and may not be this step's at all
                 import_module(module)
             found = STEPS.get(name)
             module = module.rpartition(".")[0]
@@ -201,17 +197,36 @@ def _defined(function: Any, options: StepOptions, name: str | None) -> Step[Any,
 
 
 def _check(name: str, options: StepOptions) -> None:
-    problem = ""
+    for problem in _problems(options):
+        raise DefinitionError(f"@step {name}", problem, "Correct it, or leave it out for the default.")
+
+
+def _problems(options: StepOptions) -> Iterator[str]:
+    for field, kind in _KINDS.items():
+        value = getattr(options, field)
+        if not isinstance(value, kind):
+            yield f"{field}={value!r} is no {kind.__name__ if isinstance(kind, type) else kind[0].__name__}"
     for field in ("timeout", "timeout_over_all"):
         value = getattr(options, field)
         if value is not None and value <= timedelta(0):
-            problem = f"{field}={value!r} leaves no time"
+            yield f"{field}={value!r} leaves no time"
     if options.at_once is not None and options.at_once < 1:
-        problem = f"at_once={options.at_once!r} lets none run"
+        yield f"at_once={options.at_once!r} lets none run"
     if options.executor not in {"thread", "process"}:
-        problem = f"executor={options.executor!r} is neither 'thread' nor 'process'"
-    if problem:
-        raise DefinitionError(f"@step {name}", problem, "Correct it, or leave it out for the default.")
+        yield f"executor={options.executor!r} is neither 'thread' nor 'process'"
+    try:
+        options.retry.is_worth_it(Exception())
+    except TypeError:
+        yield f"retry={options.retry!r} is to tell errors by what are no exception classes"
+
+
+_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "retry": Retry,
+    "timeout": (timedelta, type(None)),
+    "timeout_over_all": (timedelta, type(None)),
+    "at_once": (int, type(None)),
+    "rate": (Rate, type(None)),
+}
 
 
 def _hints(function: Callable[..., Any]) -> Mapping[str, object]:

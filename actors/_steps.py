@@ -7,10 +7,11 @@ store, so the next host goes on with it. Attempts that failed and attempts that 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import anyio
 import msgspec
@@ -20,21 +21,24 @@ from ._clock import Alarm
 from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import NotInActor
+from ._errors import NotDeserializable, NotDurable
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
 from ._persistence import delete_request, put_request, suffix_of
-from ._processes import Processes
 from ._records import OUTCOME, Outcome, Raised, RequestKind, RequestRow, Value
 from ._ref import Request
-from ._step import STEP, Step, StepInfo, StepOptions, encoded_result, find_step, idempotency_key_of
+from ._step import DEFAULTS, STEP, Step, StepInfo, StepOptions, encoded_result, find_step, idempotency_key_of
 from ._threads import Threads
-from ._turnstile import Turnstiles
+from ._turnstile import Ticket, Turnstiles
+
+if TYPE_CHECKING:
+    from ._processes import Processes
 
 MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before the step is given up
 COMPLAIN_EVERY: Final = 60.0  # seconds between warnings of a step that has no time-out and does not end
 THREADS: Final = 64  # `def` steps that run at the same time
+CURE: Final = "leave out executor='process'; or let several steps do the work, whose outcomes tell how far it is"
 
 logger = logging.getLogger("perdure.actors")
 
@@ -51,33 +55,49 @@ class StepStatistics(NamedTuple):
 
 @final
 class _Work:
-    """One outstanding request. `row` is as it stands in the store."""
+    """One outstanding request. `row` is as it stands in the store, once it is `stored`."""
 
-    __slots__ = ("actor", "alarm", "expired", "first", "limited", "row", "started", "steps", "task")
+    __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "stored", "task", "ticket")
 
-    def __init__(self, steps: Steps, actor: ActorId, row: RequestRow) -> None:
-        self.steps = steps
+    def __init__(self, actor: ActorId, row: RequestRow) -> None:
         self.actor = actor
         self.row = row
+        self.step: Step[..., Any] | None = None  # None if it is no step, or not known yet
+        self.options = DEFAULTS
         self.task: asyncio.Task[None] | None = None
         self.alarm: Alarm | None = None  # for the next attempt
+        self.ticket: Ticket | None = None  # for its turn
         self.started = 0.0  # this attempt, in seconds since the epoch; 0.0 while none runs
         self.first = row.first  # the first attempt, in seconds since the epoch
         self.limited = False  # this attempt has a time-out
         self.expired = False
-
-    def heartbeat(self, progress: object) -> None:
-        """As `Work.heartbeat`, from any thread."""
-        self.steps.from_any_thread(partial(self.steps.record_progress, self, PICKLE.encode(progress)))
-
-    def emit(self, name: str, payload: object) -> None:
-        """As `Work.emit`, from any thread."""
-        self.steps.from_any_thread(partial(self.steps.emit, self, name, PICKLE.encode(payload)))
+        self.stored = False  # since it was begun: its row may be newer than what the actor does with it
 
     @property
     def attempt(self) -> int:
         """The number of the attempt that runs, or is next."""
         return 1 + self.row.failed + self.row.interrupted
+
+
+@final
+class _Attempt(NamedTuple):
+    """What one attempt may do while it runs; one that was given up, and runs on in its thread, says nothing any more."""
+
+    steps: Steps
+    work: _Work
+    number: int
+
+    def heartbeat(self, progress: object) -> None:
+        """As `Work.heartbeat`, from any thread."""
+        self.steps.from_any_thread(partial(self._if_current, self.steps.record_progress, PICKLE.encode(progress)))
+
+    def emit(self, name: str, payload: object) -> None:
+        """As `Work.emit`, from any thread."""
+        self.steps.from_any_thread(partial(self._if_current, partial(self.steps.emit, name=name), PICKLE.encode(payload)))
+
+    def _if_current(self, act: Callable[[_Work, bytes], None], payload: bytes) -> None:
+        if self.steps.is_wanted(self.work) and self.work.started and self.work.attempt == self.number:
+            act(self.work, payload)
 
 
 @final
@@ -99,6 +119,7 @@ class Steps:
         self._loop = asyncio.get_running_loop()
         self._works: dict[MessageId, _Work] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[_Work] = []  # until `run` begins
         self._turnstiles = Turnstiles(epoch.clock, at_once)
         self._threads: Threads | None = None
@@ -131,7 +152,7 @@ class Steps:
         """Begin what a durable turn has asked for, or go on with it after a restart."""
         if row.id in self._works:
             return
-        work = self._works[row.id] = _Work(self, actor, row)
+        work = self._works[row.id] = _Work(actor, row)
         if row.due > self._epoch.clock.now():
             work.alarm = self._epoch.clock.call_at(row.due, partial(self._begin, work))
         else:
@@ -142,23 +163,27 @@ class Steps:
         work = self._works.pop(request, None)
         if work is None:
             return
-        if work.alarm is not None:
-            work.alarm.cancel()
-        if work.task is not None:
-            work.task.cancel()
+        for awaited in (work.alarm, work.ticket, work.task):
+            if awaited is not None:
+                awaited.cancel()
+        if work.stored:  # perhaps after the turn that gave it up, and before that was durable
+            delete_request(self._epoch.commit.batch, suffix_of(work.actor), request)
+            self._epoch.commit.stage()
+
+    def is_wanted(self, work: _Work) -> bool:
+        """Whether its outcome is still to come from this epoch."""
+        return self._tasks is not None and self._works.get(work.row.id) is work
 
     async def run(self) -> None:
         """Let steps run, until cancelled: then those that run are cancelled, and stay outstanding."""
         try:
-            async with asyncio.TaskGroup() as self._tasks:
-                waiting, self._waiting = self._waiting, []
-                for work in waiting:
-                    self._begin(work)
-                while True:
-                    await anyio.sleep(COMPLAIN_EVERY)
-                    self._complain()
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                try:
+                    await self._look_after()
+                finally:
+                    self._tasks = None  # what ends now is to begin nothing
         finally:
-            self._tasks = None
             with anyio.CancelScope(shield=True):
                 if self._threads is not None:
                     await self._threads.close()
@@ -167,9 +192,19 @@ class Steps:
 
     def stop(self) -> None:
         """Begin no further attempt."""
+        self._turnstiles.stop()
         for work in self._works.values():
             if work.alarm is not None:
                 work.alarm.cancel()
+
+    async def _look_after(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for work in waiting:
+            if self.is_wanted(work):
+                self._begin(work)
+        while True:
+            await anyio.sleep(COMPLAIN_EVERY)
+            self._complain()
 
     def _complain(self) -> None:
         now = self._epoch.clock.now()
@@ -185,26 +220,62 @@ class Steps:
     # --- attempts ---
 
     def _begin(self, work: _Work) -> None:
+        """Have the request seen to as soon as there is a place for it."""
         work.alarm = None
         if self._tasks is None:
             self._waiting.append(work)
-            return
-        self._running += 1
-        work.task = self._tasks.create_task(self._perform(work))
+        elif work.row.kind is not RequestKind.STEP:
+            self._go(work, self._read)
+        elif self._is_known(work):
+            hopeless = self._hopeless(work)
+            if hopeless is None:
+                work.ticket = self._turnstiles.enter(work.row.name, work.options, partial(self._go, work, self._attempt))
+            else:
+                self._finish(work, Raised(Failure.of(hopeless)))
 
-    async def _perform(self, work: _Work) -> None:
+    def _is_known(self, work: _Work) -> bool:
+        """Whether this process can run the step; if not it stays outstanding, for the next one."""
         try:
-            outcome = await (self._attempt(work) if work.row.kind is RequestKind.STEP else self._read(work))
-            if outcome is not None and self._works.pop(work.row.id, None) is not None:
+            work.step = find_step(work.row.name)
+            work.options = work.step.given if not work.row.options else _recorded(work.row.options)
+        except (LookupError, NotDeserializable, TypeError) as error:
+            logger.error("%s waits for the step %s, which cannot run: %s", work.actor, work.row.name, error)
+            return False
+        return True
+
+    def _hopeless(self, work: _Work) -> StepFailed | None:
+        """Why there is to be no further attempt, if its host has died too often, or its time has passed meanwhile."""
+        row, over_all = work.row, work.options.timeout_over_all
+        if row.interrupted >= MAX_INTERRUPTED:
+            reason = f"the host died {row.interrupted} times while it ran"
+        elif over_all is not None and row.first and self._epoch.clock.now() >= row.first + over_all.total_seconds():
+            reason = f"its time over all, {over_all.total_seconds():g} s, has passed"
+        else:
+            return None
+        return self._failed(work, reason, None if row.failure is None else row.failure.revive())
+
+    def _go(self, work: _Work, see_to: Callable[[_Work], Coroutine[Any, Any, Outcome | None]]) -> None:
+        assert self._tasks is not None
+        work.ticket = None
+        self._running += 1
+        work.task = self._tasks.create_task(self._perform(work, see_to), context=self._context.copy())
+
+    async def _perform(self, work: _Work, see_to: Callable[[_Work], Coroutine[Any, Any, Outcome | None]]) -> None:
+        try:
+            outcome = await see_to(work)
+            if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
         finally:
             work.task = None
             self._running -= 1
+            if work.step is not None:
+                self._turnstiles.leave(work.row.name)
             if not self._running:
                 self._tell_idle()
 
     def _finish(self, work: _Work, outcome: Outcome) -> None:
         """The outcome takes the request's place in one batch: it is never asked for again."""
+        del self._works[work.row.id]
         self._done += 1
         delete_request(self._epoch.commit.batch, suffix_of(work.actor), work.row.id)
         row, now = work.row, self._epoch.clock.now()
@@ -226,86 +297,98 @@ class Steps:
             return Raised(Failure.of(error))
 
     async def _attempt(self, work: _Work) -> Outcome | None:
-        """One attempt; None if there is to be another, or none for now."""
-        try:
-            step = find_step(work.row.name)
-        except LookupError as missing:
-            logger.error("%s waits for a step: %s", work.actor, missing)
-            return None
-        options = _options(step, work.row)
-        if work.row.interrupted >= MAX_INTERRUPTED:
-            return Raised(Failure.of(self._failed(work, f"the host died {work.row.interrupted} times while it ran")))
-        if self._turnstiles.enter(options):  # as most do; a context manager would cost as much as the rest of the way in
-            try:
-                return await self._try(work, step, options)
-            finally:
-                self._turnstiles.leave()
-        async with self._turnstiles.admitted(step.name, options):
-            return await self._try(work, step, options)
-
-    async def _try(self, work: _Work, step: Step[..., Any], options: StepOptions) -> Outcome | None:
+        """One attempt; None if there is to be another, or none is wanted."""
+        seconds = self._note_beginning(work)
         clock = self._epoch.clock
-        work.started = clock.now()
-        work.first = work.row.first or work.started
-        seconds = _patience(work, options)
-        work.limited = seconds is not None
         deadline = clock.call_at(work.started + seconds, partial(self._expire, work)) if seconds is not None else None
         slot = self._epoch.breadcrumbs.enter_step(work.row.id)
         try:
-            return Value(encoded_result(step, await self._call(work, step, options), partial(self._failed, work)))
-        except asyncio.CancelledError:
-            if not work.expired:
+            value = await self._call(work)
+        except asyncio.CancelledError as cancelled:
+            if work.expired:
+                return self._fail(work, TimeoutError(f"it took longer than {seconds:g} s"))
+            if not self.is_wanted(work):
                 raise
-            return self._fail(work, options, TimeoutError(f"it took longer than {seconds:g} s"))
-        except StepFailed as failed:
-            return Raised(Failure.of(failed))
-        except Exception as error:  # noqa: BLE001  a step raises whatever it likes
-            return self._fail(work, options, error)
+            return self._fail(work, Failure.of(cancelled).revive())  # it has cancelled itself
+        except KeyboardInterrupt:  # the only one that is for the host
+            raise
+        except BaseException as error:  # noqa: BLE001  a step raises whatever it likes
+            return self._fail(work, error if isinstance(error, Exception) else Failure.of(error).revive())
         finally:
             self._epoch.breadcrumbs.leave_step(slot)
             work.started = 0.0
             if deadline is not None:
                 deadline.cancel()
+        return self._encoded(work, value)
 
-    async def _call(self, work: _Work, step: Step[..., Any], options: StepOptions) -> Any:
+    def _note_beginning(self, work: _Work) -> float | None:
+        """Returns the seconds that the attempt may take, if there is a limit."""
+        work.started = self._epoch.clock.now()
+        work.first = work.row.first or work.started
+        work.expired = False
+        limits = [] if work.options.timeout is None else [work.options.timeout.total_seconds()]
+        over_all = work.options.timeout_over_all
+        if over_all is not None:
+            limits.append(work.first + over_all.total_seconds() - work.started)
+            if not work.row.first:  # so that a crash does not begin its time anew
+                work.row = msgspec.structs.replace(work.row, first=work.first)
+                self._store(work)
+        work.limited = bool(limits)
+        return min(limits) if limits else None
+
+    async def _call(self, work: _Work) -> Any:
+        step = work.step
+        assert step is not None
         args, kwargs = step.call.decode_call(work.row.payload)
         progress = None if work.row.progress is None else PICKLE.decode(work.row.progress)
-        STEP.set(StepInfo(work, work.actor, work.attempt, work.row.id, progress, self._epoch.resources))
+        STEP.set(StepInfo(_Attempt(self, work, work.attempt), work.actor, work.attempt, work.row.id, progress, self._epoch.resources))
         if step.is_async:
             return await step.function(*args, **kwargs)
-        if options.executor == "thread":
+        if work.options.executor == "thread":
             self._threads = self._threads or Threads(THREADS)
             return await self._threads.run(partial(step.function, *args, **kwargs))
-        self._processes = self._processes or Processes()
-        return await self._processes.run(
-            partial(_in_a_process, step.function, args, kwargs, (work.actor, work.attempt, work.row.id, progress))
-        )
+        if self._processes is None:
+            from ._processes import Processes  # only who has such steps loads it
+
+            self._processes = Processes()
+        about = work.actor, work.attempt, work.row.id, progress
+        return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, about))
 
     def _expire(self, work: _Work) -> None:
         work.expired = True
         if work.task is not None:
             work.task.cancel()
 
-    def _fail(self, work: _Work, options: StepOptions, error: Exception) -> Outcome | None:
+    def _encoded(self, work: _Work, value: object) -> Outcome:
+        assert work.step is not None
+        try:
+            return Value(encoded_result(work.step, value, partial(self._failed, work)))
+        except StepFailed as failed:
+            return Raised(Failure.of(failed))
+
+    def _fail(self, work: _Work, error: Exception) -> Outcome | None:
         """Try it again later, or say that it failed."""
-        work.expired = False
-        row = work.row = msgspec.structs.replace(work.row, failed=work.row.failed + 1, first=work.first, failure=Failure.of(error))
+        if not self.is_wanted(work):
+            return None
+        failure, options = Failure.of(error), work.options
+        row = work.row = msgspec.structs.replace(work.row, failed=work.row.failed + 1, first=work.first, failure=failure)
         now = self._epoch.clock.now()
         delay = options.retry.delay(row.failed, row.id) if options.retry.is_worth_it(error) else None
         over_all = options.timeout_over_all
+        reason = f"{failure.type_name}: {failure.text}" if failure.text else failure.type_name
         if delay is None or (over_all is not None and now + delay >= row.first + over_all.total_seconds()):
-            failed = self._failed(work, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-            failed.__cause__ = error
-            return Raised(Failure.of(failed))
-        logger.warning("%s: the step %s failed (attempt %d), again in %.1f s: %r", work.actor, row.name, row.failed, delay, error)
+            return Raised(Failure.of(self._failed(work, reason, error)))
+        logger.warning("%s: the step %s failed (attempt %d), again in %.1f s: %s", work.actor, row.name, work.attempt - 1, delay, reason)
         work.row = msgspec.structs.replace(row, due=now + delay)
         self._store(work)
         work.alarm = self._epoch.clock.call_at(now + delay, partial(self._begin, work))
         return None
 
-    def _failed(self, work: _Work, reason: str) -> StepFailed:
+    def _failed(self, work: _Work, reason: str, cause: Exception | None = None) -> StepFailed:
         row = work.row
-        return StepFailed(row.name, work.actor, reason, row.failed, row.interrupted, idempotency_key_of(work.actor, row.id))
+        failed = StepFailed(row.name, work.actor, reason, row.failed, row.interrupted, idempotency_key_of(work.actor, row.id))
+        failed.__cause__ = cause
+        return failed
 
     # --- what a running step may do ---
 
@@ -322,17 +405,17 @@ class Steps:
 
     def record_progress(self, work: _Work, progress: bytes) -> None:
         """Keep what a heartbeat said for the next attempt."""
-        if work.row.id in self._works:
-            work.row = msgspec.structs.replace(work.row, progress=progress)
-            self._store(work)
+        work.row = msgspec.structs.replace(work.row, progress=progress)
+        self._store(work)
 
-    def emit(self, work: _Work, name: str, payload: bytes) -> None:
+    def emit(self, work: _Work, payload: bytes, name: str) -> None:
         """Send an item on its way to the actor's stream."""
         now = self._epoch.clock.now()
         item = Envelope(id=MessageId(self._epoch.entropy.token()), kind=Kind.EMIT, name=name, payload=payload, sent_at=now)
         self._deliver(work.actor, Delivery(item))
 
     def _store(self, work: _Work) -> None:
+        work.stored = True
         put_request(self._epoch.commit.batch, suffix_of(work.actor), work.row)
         self._epoch.commit.stage(len(work.row.payload) + 200)
 
@@ -343,16 +426,9 @@ class Steps:
                 waiter.set_result(None)
 
 
-def _options(step: Step[..., Any], row: RequestRow) -> StepOptions:
-    return step.given if not row.options else StepOptions(*PICKLE.decode(row.options))  # type: ignore[misc]
-
-
-def _patience(work: _Work, options: StepOptions) -> float | None:
-    """Seconds that this attempt may take."""
-    limits = [] if options.timeout is None else [options.timeout.total_seconds()]
-    if options.timeout_over_all is not None:
-        limits.append(max(0.0, work.first + options.timeout_over_all.total_seconds() - work.started))
-    return min(limits) if limits else None
+def _recorded(options: bytes) -> StepOptions:
+    given: tuple[Any, ...] = PICKLE.decode(options)  # type: ignore[assignment]  # as `Step` has encoded it
+    return StepOptions(*given)
 
 
 class _ProcessWork:
@@ -360,14 +436,14 @@ class _ProcessWork:
 
     def heartbeat(self, progress: object) -> None:
         """Refused."""
-        raise NotInActor("a heartbeat from a step with executor='process'")
+        raise NotDurable("a heartbeat from another process", CURE)
 
     def emit(self, name: str, payload: object) -> None:
         """Refused."""
-        raise NotInActor("an item emitted from a step with executor='process'")
+        raise NotDurable("an item emitted from another process", CURE)
 
 
-def _in_a_process(
+def _in_a_process(  # in the worker
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], about: tuple[ActorId, int, MessageId, Any]
 ) -> Any:
     actor, attempt, request, progress = about

@@ -1,93 +1,129 @@
-"""How many steps run at the same time, and how many begin in a time: first come, first served."""
+"""How many steps run at the same time, and how many begin in a time: first come, first served.
+
+Whoever is let in has a place until it leaves. Whoever waits costs nothing but its ticket, and holds up nobody but the same step's others.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from typing import final
 
-from ..storage import settle
-from ._clock import Clock
-from ._policy import Rate
+from ._clock import Alarm, Clock
 from ._step import StepOptions
+
+
+@final
+class Ticket:
+    """Stands in a lane until it is let in; `cancel` takes it out."""
+
+    __slots__ = ("go", "number")
+
+    def __init__(self, go: Callable[[], None], number: int) -> None:
+        self.go: Callable[[], None] | None = go
+        self.number = number  # those with smaller ones came before, to whatever step
+
+    def cancel(self) -> None:
+        """Do not wait any longer."""
+        self.go = None
+
+
+@final
+class _Lane:
+    """One step's limits, how many of it are inside, and who waits for it."""
+
+    __slots__ = ("alarm", "begun", "inside", "most", "rate", "waiting")
+
+    def __init__(self, options: StepOptions) -> None:
+        self.most = math.inf if options.at_once is None else options.at_once
+        self.rate = options.rate
+        self.inside = 0
+        self.begun: deque[float] = deque(maxlen=1 if options.rate is None else options.rate.count)  # when the last ones were let in
+        self.waiting: deque[Ticket] = deque()
+        self.alarm: Alarm | None = None  # for when its rate lets the next one in
+
+    def head(self) -> Ticket | None:
+        """Who is next, unless as many as may be are inside."""
+        while self.waiting and self.waiting[0].go is None:
+            self.waiting.popleft()
+        return self.waiting[0] if self.waiting and self.inside < self.most else None
+
+    def due(self) -> float:
+        """From when on the rate lets the next one in, in seconds since the epoch."""
+        if self.rate is None or len(self.begun) < self.rate.count:
+            return 0.0
+        return self.begun[0] + self.rate.per.total_seconds()
 
 
 @final
 class Turnstiles:
     """Those of one host: `at_once` for all its steps together, and each step's own. Times are the clock's."""
 
-    __slots__ = ("_clock", "_free", "_of_step", "_queue", "_rates")
+    __slots__ = ("_clock", "_free", "_lanes", "_numbers")
 
     def __init__(self, clock: Clock, at_once: int) -> None:
         self._clock = clock
         self._free = at_once
-        self._queue: deque[asyncio.Future[None]] = deque()  # of those that wait for a place
-        self._of_step: dict[str, asyncio.Semaphore] = {}
-        self._rates: dict[str, deque[float]] = {}  # when the last ones began, or will
+        self._lanes: dict[str, _Lane] = {}  # of the steps that have limits, or had to wait for a place
+        self._numbers = count()
 
     def __repr__(self) -> str:
-        return f"<Turnstiles of {len(self._of_step)} steps, {self._free} places free>"
+        waiting = sum(ticket.go is not None for lane in self._lanes.values() for ticket in lane.waiting)
+        return f"<Turnstiles: {self._free} places free, {waiting} wait>"
 
-    def enter(self, options: StepOptions) -> bool:
-        """Take a place at once, if the step has no limits of its own and there is one; `leave` gives it back."""
-        if options.at_once is not None or options.rate is not None or not self._free:
-            return False
-        self._free -= 1
-        return True
-
-    def leave(self) -> None:
-        """Give a place back: whoever has waited longest gets it."""
-        while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._free += 1
-
-    @asynccontextmanager
-    async def admitted(self, step: str, options: StepOptions) -> AsyncIterator[None]:
-        """Inside, the step may run."""
-        async with self._own(step, options.at_once):  # first, so that those who wait for it take no place of others
-            await self._when_due(step, options.rate)
-            await self._place()
-            try:
-                yield
-            finally:
-                self.leave()
-
-    def _own(self, step: str, at_once: int | None) -> AbstractAsyncContextManager[object]:
-        if at_once is None:
-            return nullcontext()
-        if step not in self._of_step:
-            self._of_step[step] = asyncio.Semaphore(at_once)
-        return self._of_step[step]
-
-    async def _place(self) -> None:
-        if self._free:
+    def enter(self, step: str, options: StepOptions, go: Callable[[], None]) -> Ticket | None:
+        """Call `go` as soon as the step may run, which may be now; returns what can be cancelled until then. `leave` ends its stay."""
+        if self._free and options.at_once is None and options.rate is None:  # as most do
             self._free -= 1
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if not waiter.cancelled():  # it was given a place, and did not hear of it
-                self.leave()
-            raise
+            go()
+            return None
+        lane = self._lanes.get(step)
+        if lane is None:
+            lane = self._lanes[step] = _Lane(options)
+        ticket = Ticket(go, next(self._numbers))
+        lane.waiting.append(ticket)
+        self._admit()
+        return ticket
 
-    async def _when_due(self, step: str, rate: Rate | None) -> None:
-        if rate is None:
-            return
-        begun = self._rates.setdefault(step, deque(maxlen=rate.count))
-        now = self._clock.now()
-        due = max(now, begun[0] + rate.per.total_seconds()) if len(begun) == rate.count else now
-        begun.append(due)
-        if due > now:
-            passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            alarm = self._clock.call_at(due, lambda: settle(passed, None))
-            try:
-                await passed
-            finally:
-                alarm.cancel()
+    def leave(self, step: str) -> None:
+        """Give a place back: whoever has waited longest of those that may gets it."""
+        self._free += 1
+        if self._lanes:
+            lane = self._lanes.get(step)
+            if lane is not None:
+                lane.inside -= 1
+            self._admit()
+
+    def stop(self) -> None:
+        """Let nobody in any more."""
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+            if lane.alarm is not None:
+                lane.alarm.cancel()
+
+    def _admit(self) -> None:
+        while self._free:
+            now = self._clock.now()
+            heads = [(head.number, lane) for lane in self._lanes.values() if (head := lane.head()) is not None and lane.due() <= now]
+            if not heads:
+                self._see_to_rates()
+                return
+            _, lane = min(heads, key=lambda each: each[0])
+            go = lane.waiting.popleft().go
+            assert go is not None
+            self._free -= 1
+            lane.inside += 1
+            lane.begun.append(now)
+            go()
+
+    def _see_to_rates(self) -> None:
+        for lane in self._lanes.values():
+            if lane.alarm is None and lane.head() is not None:
+                lane.alarm = self._clock.call_at(lane.due(), partial(self._when_due, lane))
+
+    def _when_due(self, lane: _Lane) -> None:
+        lane.alarm = None
+        self._admit()
