@@ -22,7 +22,8 @@ import msgspec
 from perdure.actors import ActorQuarantined
 from perdure.actors.testing import World
 
-from .matrix import KEY, PROGRAMS, Ask, Program
+from .matrix import PROGRAMS
+from .script import KEY, Ask, Program
 from .stage import Ledger, ending, give, jump, nothing, rest, stage
 
 BOOK: Final = "book.json"

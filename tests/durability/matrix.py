@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final
 
 import anyio
 import anyio.abc
@@ -34,7 +34,8 @@ from perdure.actors import (
     workflow,
 )
 
-KEY: Final = "a-1"
+from .script import Ask, Pass, Program, Send, Tell
+
 DAY: Final = 86_400.0
 PATIENT: Final = Retry(max_attempts=9, initial=timedelta(hours=1), maximum=timedelta(hours=2))
 
@@ -455,71 +456,52 @@ class Streaming(Diary):
                 await anyio.sleep(1)
 
 
-# --- what is sent on the way ---
+@durable_actor
+class Failing(Diary):
+    """A workflow that raises, once it has cleaned up."""
+
+    @workflow
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(60):
+                await asyncio.Event().wait()
+        finally:
+            await self.charge("clean-up")
 
 
-class Send(NamedTuple):
-    """A signal."""
+@durable_actor
+class Troubled(Diary):
+    """Messages that fail while the workflow waits: at once, at first, after a while."""
 
-    signal: Any
-    payload: object
+    @workflow
+    async def run(self) -> int:
+        await self.charge("one")
+        await asyncio.sleep(DAY)
+        return len(self.told)
+
+    @on_event
+    def shaky(self, what: str) -> None:
+        self.told.append(what)
+        emit("tried", what)
+        if current_actor().attempt < 3:
+            raise ConnectionError(what)
+
+    @on_event
+    async def late(self, what: str) -> None:
+        await self.charge(what)
+        raise ConnectionError(what)
+
+    @on_signal
+    def broken(self, what: str) -> None:
+        self.told.append(what)
+        raise ConnectionError(what)
 
 
-class Ask(NamedTuple):
-    """An event whose answer is waited for beside everything else."""
-
-    event: Any
-    arguments: tuple[Any, ...] = ()
-
-
-class Pass(NamedTuple):
-    """Time passes; whatever is due in it happens."""
-
-    by: timedelta
-
-
-Stimulus: TypeAlias = Send | Ask | Pass
-
-
-class Program(NamedTuple):
-    """An actor with a workflow, or without, and what is sent to it: each once everything before it has come to rest."""
-
-    actor: type[Diary]
-    script: tuple[Stimulus, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        return self.actor.__name__
-
-    @property
-    def run(self) -> Any:
-        """Its workflow, or None."""
-        return getattr(self.actor, "run", None)
-
+# --- programs ---
 
 ADA_AND_BOB: Final = Send(Waiting.approved, "ada"), Send(Waiting.approved, "bob")
 ORDERS: Final = tuple(Ask(Queued.order, (what,)) for what in ("tea", "milk", "salt", "flour", "rice"))
-ACTORS: Final = (
-    Sequence,
-    Retried,
-    Sleeper,
-    Hurried,
-    Gathering,
-    Group,
-    Waiting,
-    Condition,
-    Queued,
-    Account,
-    Asking,
-    Starting,
-    Reading,
-    Ticking,
-    Emitting,
-    Renewed,
-    Serving,
-    Streaming,
-)
+AN_HOUR_LATER: Final = Pass(timedelta(hours=1)), Tell(Troubled.shaky, "rice")
 PROGRAMS: Final = (
     Program(Sequence),
     Program(Retried),
@@ -538,4 +520,7 @@ PROGRAMS: Final = (
     Program(Renewed, (Ask(Renewed.note, ("early",)), Send(Renewed.approved, "ada"), Pass(timedelta(seconds=90)))),
     Program(Serving, (Ask(Serving.serve, ("tea",)), Ask(Serving.serve, ("milk",)), Ask(Serving.fail, ("salt",)))),
     Program(Streaming),
+    Program(Failing),
+    Program(Troubled, (Tell(Troubled.shaky, "tea"), Tell(Troubled.late, "milk"), Send(Troubled.broken, "salt"), *AN_HOUR_LATER)),
 )
+ACTORS: Final[tuple[type, ...]] = (Account, *(program.actor for program in PROGRAMS))

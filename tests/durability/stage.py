@@ -14,12 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, final
 
-from perdure.actors import RuntimeNotRunning, send_signal
+from perdure.actors import ActorFailed, RuntimeNotRunning, WorkflowRef, send_signal
 from perdure.actors._persistence import read_stream
 from perdure.actors.testing import World
 from perdure.storage import CommitUncertain
 
-from .matrix import ACTORS, KEY, Ask, Pass, Program, Send, Stimulus
+from .matrix import ACTORS
+from .script import KEY, Ask, Pass, Program, Send, Stimulus, Tell
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Ending(NamedTuple):
     told: list[str]
     answers: list[object]
     items: list[tuple[str, bytes]]
-    letters: list[tuple[str, str]]
+    letters: list[tuple[str, str, int]]
 
 
 @asynccontextmanager
@@ -110,6 +111,8 @@ async def give(world: World, program: Program, number: int, stimulus: Stimulus) 
     match stimulus:
         case Send(signal, payload):
             return await surely(lambda: send_signal(ref, signal, payload))
+        case Tell(event, argument):
+            return await surely(lambda: ref.send_event(event, argument))
         case Ask(event, arguments):
             try:
                 return await surely(lambda: ref.ask(event, *arguments))
@@ -138,12 +141,20 @@ def jump(world: World) -> bool:
 async def ending(world: World, ledger: Ledger, program: Program, answers: list[object]) -> Ending:
     """What is known of a program that has come to its end."""
     ref: Any = world.ref(program.run or program.actor, KEY)
-    result = None if program.run is None else await surely(ref.result)
+    result = None if program.run is None else await surely(lambda: outcome(ref))
     told = await surely(lambda: ref.query(program.actor.diary))
     info = await surely(ref.info)
     items = [(row.name, row.payload) for _, row in await read_stream(world.store, ref.id, 0, 100)]
-    letters = [(letter.handler, letter.error) for letter in await surely(world.dead_letters)]
+    letters = [(letter.handler, letter.error, letter.failed) for letter in await surely(world.dead_letters)]
     return Ending(info.status, len(ledger.read()), result, told, answers, items, letters)
+
+
+async def outcome(ref: WorkflowRef[Any, object]) -> object:
+    """What the workflow came to."""
+    try:
+        return await ref.result()
+    except ActorFailed as failed:
+        return failed.error
 
 
 async def nothing() -> None:

@@ -9,7 +9,8 @@ from typing import Final
 import pytest
 from perdure.actors.testing import CrashPoint
 
-from .matrix import PROGRAMS, Program
+from .matrix import PROGRAMS
+from .script import Program
 from .stage import Ledger, nothing, play, stage, undisturbed
 
 pytestmark = pytest.mark.anyio
