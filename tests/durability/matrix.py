@@ -497,6 +497,25 @@ class Troubled(Diary):
         raise ConnectionError(what)
 
 
+@durable_actor
+class Closing(Diary):
+    """A workflow that ends while a handler and a task of its own wait, and more is to come."""
+
+    @workflow
+    async def run(self) -> str:
+        stray = asyncio.create_task(self.linger("a task"))
+        await asyncio.sleep(60)
+        return "closed" if not stray.done() else "late"
+
+    @on_event
+    async def linger(self, what: str) -> None:
+        await self.charge(what)
+        try:
+            await asyncio.sleep(DAY)
+        finally:
+            self.told.append(f"{what} ends")
+
+
 # --- programs ---
 
 ADA_AND_BOB: Final = Send(Waiting.approved, "ada"), Send(Waiting.approved, "bob")
@@ -522,5 +541,6 @@ PROGRAMS: Final = (
     Program(Streaming),
     Program(Failing),
     Program(Troubled, (Tell(Troubled.shaky, "tea"), Tell(Troubled.late, "milk"), Send(Troubled.broken, "salt"), *AN_HOUR_LATER)),
+    Program(Closing, (Tell(Closing.linger, "one"), Tell(Closing.linger, "two"))),
 )
 ACTORS: Final[tuple[type, ...]] = (Account, *(program.actor for program in PROGRAMS))
