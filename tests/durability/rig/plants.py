@@ -94,9 +94,9 @@ def run_steps_twice() -> None:
     """An attempt at a step calls its function once more."""
     call = _steps.Steps._call
 
-    async def twice(self: _steps.Steps, work: Any, step: Any, options: Any) -> Any:
-        await call(self, work, step, options)
-        return await call(self, work, step, options)
+    async def twice(self: _steps.Steps, work: Any) -> Any:
+        await call(self, work)
+        return await call(self, work)
 
     _steps.Steps._call = twice  # type: ignore[method-assign]
 
