@@ -17,12 +17,12 @@ from ._codec import PICKLE
 from ._coroutines import AMBIENT, Coroutines
 from ._digest import digest
 from ._envelope import Envelope, Form, Kind
-from ._errors import AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
+from ._errors import ActorCompleted, ActorQuarantined, AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
 from ._info import ActorInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
-from ._outcome_errors import ActorCancelled, ActorFailed
+from ._outcome_errors import ActorCancelled, ActorFailed, WorkflowNotStarted
 from ._records import Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn
@@ -320,13 +320,10 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
         if isinstance(outcome, Raised):
             failure = outcome.failure
             error = failure.revive()
-            if isinstance(error, ActorCancelled) or failure.type_name.startswith(OWN_ERRORS):
+            if isinstance(error, ActorCancelled | ActorCompleted | ActorQuarantined | WorkflowNotStarted):
                 raise error
             raise ActorFailed(self.id, f"{failure.type_name}: {failure.text}") from error
         return _result(self._port, run, outcome)  # type: ignore[no-any-return]
-
-
-OWN_ERRORS: Final = ("perdure.actors.WorkflowNotStarted", "perdure.actors.ActorCompleted", "perdure.actors.ActorQuarantined")
 
 
 IfExists = Literal["use", "fail", "restart"]
