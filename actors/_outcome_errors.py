@@ -20,7 +20,8 @@ class ActorFailed(PerdureError):
         super().__init__(self.actor, error)
 
     def __str__(self) -> str:
-        return f"the workflow of {self.actor} failed: {self.error.removesuffix('.')}. Its state can still be queried; start it anew with if_exists='restart'."
+        error = self.error.removesuffix(".")
+        return f"the workflow of {self.actor} failed: {error}. Its state can still be queried; start it anew with if_exists='restart'."
 
 
 @final
