@@ -101,7 +101,7 @@ class Acceptance:
             activation.gate.when_open(partial(settle, delivery.accepted))
         if known.outcome is not None:
             self._settlement.telling.answer(activation, delivery, known.outcome)
-        elif delivery.answered is not None or delivery.envelope.reply_to is not None:
+        elif delivery.answered is not None or delivery.envelope.awaiter is not None:
             delivery.attached = True
             activation.asked = activation.asked or {}
             activation.asked.setdefault(known.seq, []).append(delivery)
