@@ -43,7 +43,10 @@ class ContinueAsNew(BaseException):
 
 @final
 class Ending(NamedTuple):
-    """A handler's end: of which message, and what came of it (None if nobody wants to know). `partly` if it failed in a later turn."""
+    """A handler's end: of which message, and what came of it (None if nobody wants to know). `partly` if it failed in a later turn.
+
+    `seq` is 0 of a task that nobody looked after.
+    """
 
     seq: int
     envelope: Envelope
@@ -109,12 +112,12 @@ class Coroutines:
         "_context",
         "_endings",
         "_error",
-        "_evicted",
         "_pending",
         "_slot",
         "_waiters",
         "_workflow",
         "end",
+        "evicted",
         "loop",
         "turn",
     )
@@ -132,7 +135,7 @@ class Coroutines:
         self._pending: dict[MessageId, _Pending] = {}
         self._waiters: dict[str, deque[_SignalWaiter]] | None = None
         self._conditions: list[_Condition] | None = None
-        self._evicted = False
+        self.evicted = False  # and not to be used again
 
     def __repr__(self) -> str:
         return f"<Coroutines {self.loop!r} {'at rest' if self.at_rest else self.waits()}>"
@@ -176,6 +179,7 @@ class Coroutines:
         self.end = None
         endings: list[Ending] = []
         self._endings = endings
+        has_ended = False
         loop = self.loop
         if loop.at_rest:
             self._pending.clear()
@@ -187,14 +191,16 @@ class Coroutines:
                 if self._conditions:
                     self._check_conditions()
                 if self._slot is not None or self._workflow is not None or loop.unretrieved:
-                    self._collect(turn)
+                    has_ended = self._collect(turn)
+            if has_ended and not loop.at_rest:
+                self.evict()  # what does not let itself be cancelled has no part in the next life
         finally:
             self.turn = None
         return endings
 
     def evict(self) -> None:
         """End everything where it waits; clean-up code runs, and may ask for nothing."""
-        self._evicted = True
+        self.evicted = True
         self.turn = None
         self.loop.evict()
         self._slot = self._workflow = self._waiters = self._conditions = None
@@ -258,7 +264,8 @@ class Coroutines:
 
     # --- endings ---
 
-    def _collect(self, turn: Turn) -> None:
+    def _collect(self, turn: Turn) -> bool:
+        """See what has ended; returns whether the workflow has."""
         slot = self._slot
         if slot is not None and slot.task.done():
             self._slot = None
@@ -270,8 +277,9 @@ class Coroutines:
             task, handler = self._workflow
             self.end = _workflow_end(task, handler, turn, self._error)
             self._workflow = self._error = None
-            if self.end.next is None:
-                self._cancel_the_rest(turn)
+            self._cancel_the_rest(turn, "its workflow has ended" if self.end.next is None else "its workflow continues as new")
+            return True
+        return False
 
     def _look_after(self, error: BaseException, turn: Turn) -> None:
         """A task has failed that nobody awaits: the workflow fails with it, or it is put aside where there is none."""
@@ -281,12 +289,12 @@ class Coroutines:
             self.loop.run()
         else:
             stray = Envelope(id=MessageId(turn.incarnation), kind=Kind.EVENT, name="(a task)", payload=b"")
-            self._endings.append(Ending(turn.seq, stray, Raised(Failure.of(error)), partly=True))
+            self._endings.append(Ending(0, stray, Raised(Failure.of(error)), partly=True))
 
-    def _cancel_the_rest(self, turn: Turn) -> None:
-        """The workflow has ended, and the actor with it: so do handlers and tasks that still wait."""
+    def _cancel_the_rest(self, turn: Turn, reason: str) -> None:
+        """The workflow has ended, and this life of the actor with it: so do handlers and tasks that still wait."""
         for task in list(self.loop.tasks()):
-            task.cancel("the workflow has ended")
+            task.cancel(reason)
         self.loop.run()
         for request in self._pending:
             turn.give_up(request)
@@ -296,7 +304,7 @@ class Coroutines:
         if slot.task.done() and not slot.task.cancelled():
             self._endings.append(_handler_ending(slot, turn))
         else:
-            outcome = Raised(Failure.of(ActorCancelled(turn.actor, "its workflow has ended")))
+            outcome = Raised(Failure.of(ActorCancelled(turn.actor, reason)))
             self._endings.append(Ending(slot.seq, slot.envelope, outcome, partly=True))
 
     # --- what is waited for ---
@@ -308,7 +316,7 @@ class Coroutines:
     def require_turn(self, asked: str) -> Turn:
         """The turn that is being taken. Raises NotInActor, or ActorEvicted in clean-up code while the actor leaves memory."""
         if self.turn is None:
-            if self._evicted:
+            if self.evicted:
                 raise ActorEvicted(asked)
             raise NotInActor(asked)
         return self.turn

@@ -127,7 +127,7 @@ class Settlement:
             self.telling.conclude(activation, ending.seq, ending.envelope, outcome)
             if isinstance(outcome, Raised) and not ending.envelope.ask:
                 letter = DeadLetter(ending.envelope, outcome.failure, 1, 0, turn.time, ending.partly)
-                self.telling.put_dead_letter(activation.actor, ending.seq, letter)
+                self.telling.put_dead_letter(activation.actor, ending.seq or self.telling.number_of_its_own(), letter)
 
     def _tell_ended(self, activation: Activation, awaiters: list[Awaiter], outcome: Outcome) -> None:
         for awaiter in awaiters:

@@ -105,9 +105,12 @@ class Telling:
         if awaiter is not None:
             self.tell(actor, awaiter, Raised(Failure.of(cause)))
             return
+        self.put_dead_letter(actor, self.number_of_its_own(), DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
+
+    def number_of_its_own(self) -> int:
+        """A seq for a letter that has been in no mailbox: no two letters of one moment may share a key."""
         self._epoch.arrivals += 1
-        seq = self._epoch.fence.epoch << 40 | self._epoch.arrivals  # so that no two letters of one moment share a key
-        self.put_dead_letter(actor, seq, DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
+        return self._epoch.fence.epoch << 40 | self._epoch.arrivals
 
     def put_dead_letter(self, actor: ActorId, seq: int, letter: DeadLetter) -> None:
         """Put a message aside that cannot be handled."""
