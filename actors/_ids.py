@@ -70,3 +70,8 @@ def request_id(incarnation: Incarnation, turn: int, nth: int) -> MessageId:
 def continued(incarnation: Incarnation) -> Incarnation:
     """The life that follows one, the same when the turn in which it ends is run again."""
     return Incarnation(hashlib.blake2b(incarnation + b"continued", digest_size=16).digest())
+
+
+def life_of(made: MessageId) -> Incarnation:
+    """The life that an id of something which it sent or asked for comes from."""
+    return Incarnation(made[:16])

@@ -14,7 +14,7 @@ from ._coroutines import Coroutines
 from ._envelope import STARTS, Kind
 from ._epoch import Epoch
 from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler, WrongArguments
-from ._ids import first_incarnation
+from ._ids import continued, first_incarnation, life_of
 from ._mailbox import Item
 from ._settlement import Settlement
 from ._taking import Taken, take_turn
@@ -74,6 +74,8 @@ class Performer:
             settlement.append(activation, item, turn)
         elif activation.status.is_end and kind not in STARTS:
             settlement.turn_away(activation, item, turn)
+        elif self._is_stale(activation, item):
+            settlement.drop(activation, item, turn)
         elif kind is Kind.DECLARED:
             return self._keeps_signal(activation, item, turn)
         elif kind in STARTS:
@@ -82,8 +84,6 @@ class Performer:
                 self.perform(activation, item)
                 return True
             return settlement.refuse_start(activation, item, turn)
-        elif self._is_stale(activation, item):
-            settlement.drop(activation, item, turn)
         else:
             return False
         return True
@@ -106,6 +106,8 @@ class Performer:
             return activation.standing.wake != envelope.due
         if envelope.kind is Kind.OUTCOME or envelope.kind is Kind.REPLY:
             return activation.coroutines is None or not activation.coroutines.awaits(envelope.id)
+        if envelope.kind is Kind.CONTINUE:  # perhaps it was restarted before it could go on
+            return activation.snapshot is None or activation.snapshot.incarnation != continued(life_of(envelope.id))
         return False
 
     def _handle(self, activation: Activation, item: Item, turn: Turn) -> None:
@@ -155,6 +157,8 @@ class Performer:
             breadcrumbs.leave()
         if taken.suspended != (activation.coroutines is not None):
             self._settle_in(activation, taken)
+        elif coroutines.evicted:
+            self._epoch.renew_spare()
         return taken
 
     def _settle_in(self, activation: Activation, taken: Taken) -> None:
