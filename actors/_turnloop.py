@@ -93,7 +93,7 @@ class TurnLoop(asyncio.AbstractEventLoop):
         self._ready: deque[events.Handle] = deque()
         self._tasks: list[TurnTask] = []
         self._timers: list[tuple[float, int, events.TimerHandle]] = []
-        self._woken: list[tuple[int, events.Handle]] | None = None
+        self._woken: dict[int, tuple[int, events.Handle]] | None = None  # by the identity of the handle
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
         self._number = 0
         self._now = 0.0
@@ -204,19 +204,18 @@ class TurnLoop(asyncio.AbstractEventLoop):
 
     def note_cancelled(self, number: int, before: int) -> None:
         """The cancelling of a task of that number has made ready what stands behind the first `before` callbacks."""
-        if len(self._ready) > before:
-            self._woken = self._woken or []
-            known = {id(handle) for _, handle in self._woken}
-            self._woken += [(number, handle) for handle in list(self._ready)[before:] if id(handle) not in known]
+        ready = self._ready
+        for place in range(before, len(ready)):
+            self._woken = self._woken or {}
+            self._woken.setdefault(id(ready[place]), (number, ready[place]))
 
     def _order_woken(self) -> None:
         """Anyio walks sets of cancel scopes, which are ordered by address."""
-        woken, self._woken = self._woken or [], None
+        woken, self._woken = self._woken or {}, None
         if len(woken) < 2:
             return
-        handles = {id(handle) for _, handle in woken}
-        in_order = iter([handle for _, handle in sorted(woken, key=lambda each: each[0])])
-        ready = [next(in_order) if id(handle) in handles else handle for handle in self._ready]
+        in_order = iter([handle for _, handle in sorted(woken.values(), key=lambda each: each[0])])
+        ready = [next(in_order) if id(handle) in woken else handle for handle in self._ready]
         self._ready.clear()
         self._ready.extend(ready)
 
