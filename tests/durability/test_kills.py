@@ -5,6 +5,7 @@ No money was made or lost, no step that is recorded runs again, and every timer 
 
 from __future__ import annotations
 
+import re
 import signal
 import statistics
 
@@ -49,10 +50,11 @@ def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStor
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str) -> None:
-    (report,) = tell_stories(1, kills=200, plant=plant, patience=1.0, crowded=1)
+    (report,) = tell_stories(1, kills=200, plant=plant, patience=3.0, crowded=1)
 
-    print(f"{plant}: found after {report.kills} kills: {report.violations[0][:200]}")
-    assert [violation.split(": ")[1] for violation in report.violations if violation.split(": ")[1] in set("ABCDEFGH")]
+    promises = [violation for violation in report.violations if re.search(r"\b[A-H]: ", violation)]
+    print(f"{plant}: found after {report.kills} kills: {promises[:1]}"[:300])
+    assert promises
 
 
 def test_a_few_kills_lose_nothing(tell_stories: TellStories) -> None:

@@ -28,15 +28,28 @@ class Buyer:
 
     async def buy(self, name: str) -> None:
         """Make all orders of a name, and wait for what they come to."""
+        await self.order(name)
+        await self.earn(name)
+
+    async def order(self, name: str) -> None:
+        """Make them, and tell them all that they wait for."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(ORDERS):
                 tasks.create_task(self._order(f"{name}/{number}"))
+
+    async def earn(self, name: str) -> None:
+        """Wait for what they come to; that moves no money."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(ORDERS):
+                tasks.create_task(self._earn(f"{name}/{number}"))
 
     async def _order(self, key: str) -> None:
         draw = random.Random(key)
         sent = [self._start(key, draw.randrange(1, 50)), self._approve(key), self._add_lines(key)]
         draw.shuffle(sent)
         await asyncio.gather(*sent)
+
+    async def _earn(self, key: str) -> None:
         self._note("earned", key, await self._shop.ref(Order.run, key).result())
 
     async def _start(self, key: str, price: int) -> None:

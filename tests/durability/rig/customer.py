@@ -33,7 +33,9 @@ async def do_business(place: Path, number: int, accounts: int, *, trades: bool =
             async with business(place):
                 await sender.repeat(name)
                 if trades:
-                    await buyer.buy(f"order of {name}")
+                    await buyer.order(f"order of {name}")
+            if trades:
+                await buyer.earn(f"order of {name}")
         while True:
             async with business(place):
                 await sender.run(BURST)

@@ -35,6 +35,7 @@ from .remains import Remains, remains_of
 SENDERS: Final = 4
 ACCOUNTS: Final = 12
 BIRTH: Final = 200  # bystanders that are asked at once
+PEACE_WITHIN: Final = 10.0  # seconds that another process may take to come to the end of its business
 TYPES: Final = (*ACTORS, Order)
 
 
@@ -90,8 +91,12 @@ async def live(life: Life, working: Callable[[], None]) -> None:
     async with hosted(life) as bank:
         await bank.ref(Bystander, "first").ask(Bystander.be, str(life.life))
         recovery = time.perf_counter() - begun
-        async with peace(life.place):
-            promises, found = await audit(bank, life, past)
+        try:
+            async with asyncio.timeout(PEACE_WITHIN) as waiting, peace(life.place):
+                waiting.reschedule(None)
+                promises, found = await audit(bank, life, past)
+        except TimeoutError:
+            promises, found = 0, [f"A: after {PEACE_WITHIN} s another process still waits for an answer"]
         note_finding(life.place, Finding(life.life, recovery, promises, [*past.remains.problems, *found]))
         working()
         await (serve(bank, life) if life.serve else do_everything(bank, life))
