@@ -29,6 +29,7 @@ Ts = TypeVarTuple("Ts")
 MAX_CALLBACKS: Final = 100_000  # of one turn, about a tenth of a second of `sleep(0)`: more is taken for a loop without an end
 MAX_REDELIVERIES: Final = 100  # of one turn: an asyncio.TaskGroup whose child cleans up takes each, and waits on
 MAX_CLOSINGS: Final = 100  # of one coroutine whose clean-up waits again and again
+FEW_TASKS: Final = 64
 LATEST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last second that a datetime has
 
 
@@ -96,6 +97,7 @@ class TurnLoop(asyncio.AbstractEventLoop):
         self._woken: dict[int, tuple[int, events.Handle]] | None = None  # by the identity of the handle
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
         self._number = 0
+        self._runs = 0  # since it was looked which tasks are done
         self._now = 0.0
         self._host_loop: asyncio.AbstractEventLoop | None = None
         self._evicted = False
@@ -151,6 +153,10 @@ class TurnLoop(asyncio.AbstractEventLoop):
 
         Frames hold tasks (by anyio's cancel scopes, say), and would keep such a one until the garbage collector comes, at any time.
         """
+        self._runs += 1
+        if self._runs * FEW_TASKS < len(self._tasks):  # many tasks are not walked through in every turn
+            return
+        self._runs = 0
         failed: list[Any] = [task._exception for task in self._tasks if task._log_traceback]
         for error in failed:
             traceback.clear_frames(error.__traceback__)
