@@ -81,6 +81,7 @@ class Activation:
         "fired",
         "gate",
         "mailbox",
+        "outstanding",
         "queued",
         "signals",
         "snapshot",
@@ -100,13 +101,14 @@ class Activation:
         self.arrivals: deque[Delivery] | None = None
         self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
         self.awaiters: set[Awaiter] | None = None  # beyond this process's memory, read for a deletion, which is to tell them all
+        self.outstanding: list[MessageId] | None = None  # requests, read for a deletion, which is to give them all up
         self.gate = DURABLE
         self.dirty = False  # something is to be staged
         self.changed = False  # and the snapshot is part of it
         self.queued = False
         self.wanted = False  # the loader has it on its list
         self.used = True
-        self.coroutines: Coroutines | None = None  # what of it waits
+        self.coroutines: Coroutines | None = None  # what of it waits, or has: what it keeps in its state may be bound to their loop
         self.signals: dict[str, list[KeptSignal]] | None = None  # that nobody has taken yet, by name
         self.failed = (0, 0)  # (seq, attempts) of a signal that is tried again at once
         self.fired = 0.0  # the due time of the last firing that was put into the mailbox
@@ -170,14 +172,20 @@ class Activation:
         self._staged_wake = math.inf if snapshot is None else snapshot.next_due
         self.mailbox = Mailbox(snapshot.event, snapshot.interrupt) if snapshot is not None else Mailbox(0, 0)
 
-    def instance(self, epoch: Epoch) -> object:
-        """The object of the user's class, decoded or created when it is first needed. Raises what decoding raises."""
+    def instance(self, epoch: Epoch, turn: Turn | None = None) -> object:
+        """The object of the user's class, decoded or created when it is first needed, for a turn if not for a query.
+
+        Raises what decoding raises.
+        """
         if self._instance is None:
             epoch.breadcrumbs.enter(Phase.DECODE, self.decoding)
             try:
-                self._instance = new_instance(self.definition, self.actor, self.snapshot, epoch)
+                instance = new_instance(self.definition, self.actor, self.snapshot, epoch, turn)
             finally:
                 epoch.breadcrumbs.leave()
+            if turn is None and not self.state:
+                return instance  # the first turn makes its own, as a replay of it will
+            self._instance = instance
         return self._instance
 
     def forget_instance(self) -> None:
@@ -327,10 +335,13 @@ class Activation:
             put_arrival(batch, delivery.row, self.actor, delivery.envelope)
 
 
-def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | None, epoch: Epoch) -> object:
-    """An object of the user's class as of a snapshot, or a new one. Raises what the class's own code raises."""
+def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | None, epoch: Epoch, first: Turn | None = None) -> object:
+    """An object of the user's class as of a snapshot, or a new one, made for its `first` turn. Raises what the class's own code raises."""
     incarnation = Incarnation(b"") if snapshot is None else snapshot.incarnation
-    turn = Turn(actor, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
+    now = epoch.clock.now()
+    if first is not None and (snapshot is None or not snapshot.state):  # as a replay of that turn will make it
+        incarnation, now = first.incarnation, first.time
+    turn = Turn(actor, incarnation, 0, now, epoch, read_only=True)
     work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, epoch.spare)
     return epoch.watchdog.guard((actor, "the way into memory"), work)
 

@@ -16,6 +16,7 @@ from ._epoch import Epoch
 from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler, WrongArguments
 from ._ids import continued, first_incarnation, life_of
 from ._mailbox import Item
+from ._records import Status
 from ._settlement import Settlement
 from ._taking import Taken, take_turn
 from ._turn import Turn
@@ -118,8 +119,8 @@ class Performer:
         if activation.failed[0] == item.seq:
             turn.attempt += activation.failed[1]
         allowed = SIGNAL_ATTEMPTS if item.envelope.kind is Kind.SIGNAL else 1
-        while (instance := self._instance(activation)) is not None:
-            was_suspended = activation.coroutines is not None
+        while (instance := self._instance(activation, turn)) is not None:
+            was_suspended = activation.status is Status.SUSPENDED
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
                 self._settlement.succeed(activation, item, taken, turn)
@@ -173,14 +174,14 @@ class Performer:
             self._epoch.renew_spare().evict()
         activation.forget_instance()
 
-    def _instance(self, activation: Activation) -> object | None:
+    def _instance(self, activation: Activation, turn: Turn) -> object | None:
         """The actor's instance, or None if it cannot be had; then the actor is quarantined."""
         charge = self._epoch.charges.get(activation.decoding) if self._epoch.charges else None
         try:
             if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
                 times = f"the host died {charge.interrupted} times while it read the actor's state"
                 raise ActorQuarantined(activation.actor, times)
-            instance = activation.instance(self._epoch)
+            instance = activation.instance(self._epoch, turn)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  decoding and activation hooks run the user's code

@@ -20,7 +20,6 @@ from ._comparison import StateDiffers
 from ._coroutines import Coroutines
 from ._epoch import Epoch
 from ._errors import ActorQuarantined
-from ._ids import Incarnation
 from ._journal import Recorded
 from ._persistence import read_checkpoint, read_log
 from ._records import Checkpoint, LogEntry, Snapshot
@@ -58,7 +57,9 @@ class Replayer:
         checkpoint = await read_checkpoint(self._epoch.commit.overlay, activation.suffix)
         coroutines = Coroutines()
         try:
-            instance = self._guarded(activation, partial(self._revive, activation, checkpoint.snapshot, snapshot.incarnation, coroutines))
+            turn = Turn(activation.actor, snapshot.incarnation, 0, await self._time_of(activation, checkpoint), self._epoch, read_only=True)
+            state = b"" if checkpoint.snapshot is None else checkpoint.snapshot.state
+            instance = self._guarded(activation, partial(revive, activation.definition, state, turn, coroutines))
             async for entries in self._log(activation):
                 while entries:
                     self._guarded(activation, partial(self._handle_some, activation, instance, entries, coroutines))
@@ -87,10 +88,12 @@ class Replayer:
         finally:
             breadcrumbs.leave()
 
-    def _revive(self, activation: Activation, snapshot: Snapshot | None, incarnation: Incarnation, coroutines: Coroutines) -> object:
-        time_of_it = self._epoch.clock.now() if snapshot is None else snapshot.updated
-        turn = Turn(activation.actor, incarnation, 0, time_of_it, self._epoch, read_only=True)
-        return revive(activation.definition, b"" if snapshot is None else snapshot.state, turn, coroutines)
+    async def _time_of(self, activation: Activation, checkpoint: Checkpoint) -> float:
+        """When the instance was as the checkpoint has it: one without a state was made for the first turn of the log."""
+        if checkpoint.snapshot is not None and checkpoint.snapshot.state:
+            return checkpoint.snapshot.updated
+        (first,) = await read_log(self._epoch.commit.overlay, activation.suffix, 0, 1)
+        return first.time
 
     def _handle_some(self, activation: Activation, instance: object, entries: deque[LogEntry], coroutines: Coroutines) -> None:
         """Take entries until there are none, or the slice is over. To guard each by itself would cost a fifth (benchmarks/replay.py)."""
