@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final
 
 from ._codec import PICKLE
-from ._coroutines import ContinueAsNew, ambient, current_turn
+from ._coroutines import AMBIENT, ContinueAsNew, ambient, current_turn
 from ._effects import CancelTimer, Emit, SetTimer
 from ._envelope import Form
 from ._ids import ActorId, actor_id
@@ -33,8 +33,16 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 LOGGER: Final = logging.getLogger("perdure.actor")
-SILENT: Final = logging.getLogger("perdure.actor.replay")
-SILENT.disabled = True
+
+
+@final
+class _ActorLogger(logging.LoggerAdapter[logging.Logger]):
+    """Silent while a turn is replayed: asked of the turn that runs, since a logger may be kept over many."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  logging calls it by this name
+        coroutines = AMBIENT.get(None)
+        replays = coroutines is not None and coroutines.turn is not None and coroutines.turn.is_replay
+        return not replays and super().isEnabledFor(level)
 
 
 @final
@@ -83,8 +91,7 @@ class CurrentActor:
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose records carry `actor` and `seq`; silent on replay, since what it says was said."""
-        logger = SILENT if self._turn.is_replay else LOGGER
-        return logging.LoggerAdapter(logger, {"actor": str(self._turn.actor), "seq": self._turn.seq})
+        return _ActorLogger(LOGGER, {"actor": str(self._turn.actor), "seq": self._turn.seq})
 
     def now(self) -> datetime:
         """The time of this turn, in UTC; the same for the whole turn."""
