@@ -300,8 +300,9 @@ class Dispatcher:
         for future in (future for futures in self._epoch.awaiting.values() for future in futures):
             if not future.done():
                 future.set_exception(fresh(reason))
+        self._epoch.ended = reason
         for reader in (reader for readers in self._epoch.readers.values() for reader in readers):
-            settle(reader, None)  # it looks again, and finds that the epoch has ended
+            settle(reader, None)  # it looks for news again, and is told
         for activation in self._active.values():
             activation.forget_instance()
         self._active.clear()

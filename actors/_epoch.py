@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from ..storage import Fence, GroupCommit
+from ..storage import Fence, GroupCommit, fresh
 from ._breadcrumb import Breadcrumbs
 from ._clock import Clock, Entropy
 from ._coroutines import Coroutines
@@ -51,12 +51,23 @@ class Epoch:
     awaiting: dict[ActorId, list[asyncio.Future[Outcome]]] = field(default_factory=dict)
     readers: dict[ActorId, list[asyncio.Future[None]]] = field(default_factory=dict)
     arrivals: int = field(default=0)  # how many were given a row in this epoch
+    ended: Exception | None = None  # what to tell whoever still waits, once it has ended
 
     def news_of(self, actor: ActorId) -> asyncio.Future[None]:
-        """Done when the actor has emitted something, or ended, and that is durable."""
+        """Done when the actor has emitted something, or ended, and that is durable. Raises what has ended this epoch."""
+        if self.ended is not None:
+            raise fresh(self.ended)
         news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.readers.setdefault(actor, []).append(news)
         return news
+
+    def forget_reader(self, actor: ActorId, news: asyncio.Future[None]) -> None:
+        """Nobody waits for those news any more."""
+        readers = self.readers.get(actor, [])
+        if news in readers:
+            readers.remove(news)
+            if not readers:
+                del self.readers[actor]
 
     def renew_spare(self) -> Coroutines:
         """Hand out the spare, which is needed for longer, and make another."""

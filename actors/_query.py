@@ -77,8 +77,11 @@ class Reader:
             news = self._epoch.news_of(actor)
 
         self._dispatcher.stage(self._epoch.commit.batch)
-        async for item in read_on(self._epoch.commit.overlay, actor, after, self._epoch.commit.settled, more):
-            yield item
+        try:
+            async for item in read_on(self._epoch.commit.overlay, actor, after, self._epoch.commit.settled, more):
+                yield item
+        finally:
+            self._epoch.forget_reader(actor, news)
 
     async def actors(self, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:
         """The infos of all actors that fit, in order of (type, key)."""
