@@ -82,6 +82,8 @@ class Acceptance:
         assert activation.mailbox is not None
         if envelope.kind in OF_ONE_LIFE and not _is_of_this_life(activation, envelope):
             return
+        if envelope.kind is Kind.EMIT and activation.snapshot is None:
+            return  # by a step of an actor that was deleted meanwhile
         seq = activation.mailbox.append(envelope)
         if delivery.answered is not None:
             activation.asked = activation.asked or {}

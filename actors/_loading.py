@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, final
 
 import anyio
@@ -17,11 +18,11 @@ import anyio.abc
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import DURABLE, Activation
-from ._envelope import Awaiter, Kind
+from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._mailbox import Item, LaneQueue, Mailbox
-from ._persistence import key_digest, read_actors, read_key_rows, read_lane, read_signals, read_waiting
+from ._persistence import key_digest, read_actors, read_key_rows, read_lane, read_log, read_requests, read_signals, read_waiting
 from ._records import DamagedRecord, KeyRow, Lane
 from ._replaying import Replayer
 from ._turn import KeptSignal
@@ -98,7 +99,7 @@ class Loader:
             if activation.starved:
                 await self._fill(activation, activation.mailbox)
             if any(delivery.envelope.kind is Kind.DELETE for delivery in activation.arrivals or ()):
-                activation.awaiters = await self._read_awaiters(activation)
+                await self._read_who_waits(activation)
         known = await self._read_keys(activations)
         del self._wanted[: len(wanted)]
         for activation in activations:
@@ -149,7 +150,9 @@ class Loader:
             await self._replayer.replay(activation)
         except DamagedRecord as damage:
             self._break(activation, f"the log of {activation.actor} is damaged: {damage}")
-        except Exception as error:  # noqa: BLE001  replay runs the user's code
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001  replay runs the user's code
             self._quarantine(activation, error)
 
     def _check_version(self, activation: Activation) -> None:
@@ -180,11 +183,25 @@ class Loader:
         activation.damaged = True
         self._quarantine(activation, StoreCorrupt("the store", what))
 
-    async def _read_awaiters(self, activation: Activation) -> set[Awaiter]:
-        mailbox, waiting = activation.mailbox, await read_waiting(self._epoch.commit.overlay, activation.actor)
+    async def _read_who_waits(self, activation: Activation) -> None:
+        """For a deletion: who waits for the actor, and what the actor waits for, also if it is not to be replayed."""
+        overlay, mailbox = self._epoch.commit.overlay, activation.mailbox
+        waiting = await read_waiting(overlay, activation.actor)
         assert mailbox is not None
-        awaiters = {item.envelope.awaiter for lane, item in waiting if item.seq > mailbox.lane(lane).cursor}
-        return {awaiter for awaiter in awaiters if awaiter is not None}
+        envelopes = [item.envelope for lane, item in waiting if item.seq > mailbox.lane(lane).cursor]
+        held = await self._held(activation)
+        activation.awaiters = {awaiter for envelope in (*envelopes, *held) if (awaiter := envelope.awaiter) is not None}
+        activation.outstanding = [row.id for row in await read_requests(overlay, activation.actor)]
+
+    async def _held(self, activation: Activation) -> list[Envelope]:
+        """The event whose handler waits, of an actor that is not replayed: the last one of its log."""
+        if activation.coroutines is None and activation.standing.holds:
+            for place in range(activation.standing.logged - 1, -1, -1):
+                with suppress(DamagedRecord):
+                    (entry,) = await read_log(self._epoch.commit.overlay, activation.suffix, place, place + 1)
+                    if entry.envelope.is_event:
+                        return [entry.envelope]
+        return []
 
     async def _read_keys(self, activations: list[Activation]) -> KnownKeys:
         wanted = [(a.actor, key_digest(d.envelope.key[0])) for a in activations for d in a.arrivals or () if d.envelope.key is not None]
@@ -199,6 +216,9 @@ class Loader:
             key = arrivals[0].envelope.key
             if key is None:
                 if arrivals[0].envelope.kind is Kind.DELETE:
+                    if activation.awaiters is None:  # it came after they were read
+                        self.want(activation)
+                        return
                     known = {}  # its keys go with the actor
                 self._acceptance.accept(activation, arrivals.popleft(), None)
                 continue

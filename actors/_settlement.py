@@ -167,7 +167,8 @@ class Settlement:
             self._end_handler(activation, Ending(*handled, outcome, partly=True), turn)
 
     def _give_up_all(self, activation: Activation) -> None:
-        for request in activation.coroutines.requests() if activation.coroutines is not None else ():
+        requests = activation.coroutines.requests() if activation.coroutines is not None else []
+        for request in requests if activation.outstanding is None else activation.outstanding:
             delete_request(self._epoch.commit.batch, activation.suffix, request)
             self.touch(activation).when_open(partial(_cancel, self._epoch, request))
 
@@ -316,19 +317,23 @@ class Settlement:
         activation.forget_wake(self._epoch.commit.batch)
         self.discharge(activation.decoding)
         self._give_up_all(activation)
+        activation.outstanding = None
         run = activation.standing.run
         self._tell_ended(activation, run.awaiters if run is not None else [], Raised(Failure.of(ActorCompleted(activation.actor))))
         deliveries, awaiters = self.telling.waiting(activation)
         activation.forget_instance()
         activation.install(None, None)
         activation.damaged = False
-        self.touch(activation)
+        self._tell_readers(activation, self.touch(activation))
         self.telling.answer_all(activation, deliveries, awaiters, ActorCompleted(activation.actor))
 
     def release(self, activation: Activation) -> None:
         """Let a quarantined actor go on, with the message that it stood still at."""
         delete_quarantine(self._epoch.commit.batch, activation.suffix)
         self.discharge(activation.decoding)
+        if activation.mailbox is not None:
+            for item in activation.mailbox.waiting():
+                self.discharge(item.envelope.id)
         activation.failure = None
         activation.forget_instance()
         self.touch(activation)
