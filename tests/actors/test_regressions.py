@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 from perdure.actors import (
     ActorCancelled,
+    ActorCompleted,
+    ActorNotFound,
+    RuntimeNotRunning,
+    StreamItem,
     continue_as_new,
     current_actor,
     durable_actor,
+    emit,
     on_event,
     query,
     send_signal,
     signal,
+    step,
+    step_info,
     wait_for_signal,
     workflow,
 )
+from perdure.actors.testing import World
 
 from .conftest import MakeWorld
 
@@ -82,6 +94,78 @@ class Guest:
     @query
     def heard(self) -> list[str]:
         return self.answers
+
+
+@durable_actor
+class Diary:
+    """Is made with an id and a date; keeps its logger, and emits."""
+
+    on = signal()
+    page = 0
+
+    def __init__(self) -> None:
+        if Diary.page < 0:
+            raise SystemExit(Diary.page)
+        self.id = current_actor().uuid4()
+        self.begun = current_actor().now()
+
+    @workflow
+    async def run(self) -> None:
+        me, logger = current_actor(), current_actor().logger
+        emit("page", 1)
+        await wait_for_signal(Diary.on)
+        logger.warning("one")
+        me.logger.warning("two")
+
+    @query
+    def made(self) -> tuple[UUID, datetime]:
+        return self.id, self.begun
+
+
+class Bell:
+    """What the steps below wait for, and which of them were ended."""
+
+    def __init__(self) -> None:
+        self.rung = asyncio.Event()
+        self.ended = 0
+
+
+@step
+async def wait_for_bell() -> None:
+    bell: Bell = step_info().resources["bell"]
+    try:
+        await bell.rung.wait()
+        step_info().emit("rung")
+        await asyncio.Event().wait()
+    finally:
+        bell.ended += 1
+
+
+@durable_actor
+class Porter:
+    """Waits for the bell, and stands still at what cannot be stored."""
+
+    carry = signal()
+
+    @on_event
+    async def attend(self) -> None:
+        waiting = asyncio.create_task(wait_for_bell())
+        await wait_for_signal(Porter.carry)
+        self.luggage = asyncio.current_task()
+        await waiting
+
+
+@durable_actor
+class Caller:
+    """Rings for the porter."""
+
+    @workflow
+    async def run(self) -> str:
+        try:
+            await current_actor().ref(Porter, "p").ask(Porter.attend)
+        except ActorCompleted:
+            return "gone"
+        return "came"
 
 
 async def _fail(reason: str) -> None:
@@ -160,3 +244,98 @@ async def test_failures_of_stray_tasks_answer_nobody_and_are_all_kept(make_world
     assert await asking == "fine"
     letters = await world.dead_letters()
     assert sorted(letter.error for letter in letters) == ["ValueError: one", "ValueError: two"]
+
+
+async def test_what_init_draws_is_drawn_again_on_replay(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = await make_world(Diary)
+    diary, other = await world.start(Diary.run, "d"), await world.start(Diary.run, "e")
+    made = await diary.query(Diary.made)
+    await world.advance(timedelta(days=1))
+    await world.restart()
+
+    await send_signal(diary, Diary.on)
+    await diary.result()
+
+    assert await diary.query(Diary.made) == made != await other.query(Diary.made)
+    assert not [record for record in caplog.records if "after replay" in record.message]
+
+
+async def test_a_logger_that_was_kept_speaks_again_after_a_replay(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = await make_world(Diary)
+    diary = await world.start(Diary.run, "d")
+    await world.restart()
+
+    await send_signal(diary, Diary.on)
+    await diary.result()
+
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == ["one", "two"]
+
+
+async def test_a_replay_that_exits_stands_still_and_spares_the_host(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await make_world(Diary)
+    diary = await world.start(Diary.run, "d")
+    await world.restart()
+    monkeypatch.setattr(Diary, "page", -1)
+    await send_signal(diary, Diary.on)
+    await world.settled()
+    assert (await diary.info()).status == "quarantined"
+
+    monkeypatch.undo()
+    await diary.retry()
+
+    await diary.result()
+
+
+async def test_a_stream_ends_when_its_actor_is_deleted(make_world: MakeWorld) -> None:
+    world = await make_world(Diary)
+    diary = await world.start(Diary.run, "d")
+    reading = asyncio.create_task(_read(diary.stream()))
+    await world.settled()
+
+    await diary.delete()
+
+    assert await reading == ["page"]
+
+
+async def test_a_reader_is_told_that_the_host_has_ended() -> None:
+    async with World([Diary]) as world:
+        reading = asyncio.create_task(_read((await world.start(Diary.run, "d")).stream()))
+        await world.settled()
+
+    with pytest.raises(RuntimeNotRunning):
+        await reading
+
+
+async def test_deleting_a_quarantined_actor_ends_its_steps_and_tells_who_waits(make_world: MakeWorld) -> None:
+    bell = Bell()
+    world = await make_world(Porter, Caller, resources={"bell": bell})
+    caller, porter = await world.start(Caller.run, "c"), world.ref(Porter, "p")
+    await asyncio.sleep(0.02)  # a step that does not end keeps the world from settling
+    await send_signal(porter, Porter.carry)
+
+    await porter.delete()
+
+    assert await caller.result() == "gone"
+    assert bell.ended == 1
+
+
+async def test_an_item_of_a_late_step_does_not_bring_a_deleted_actor_back(make_world: MakeWorld) -> None:
+    bell = Bell()
+    world = await make_world(Porter, resources={"bell": bell})
+    porter = world.ref(Porter, "p")
+    await porter.send_event(Porter.attend)
+    await asyncio.sleep(0.02)
+
+    with world.slow_disk():
+        deleting = asyncio.create_task(porter.delete())
+        await asyncio.sleep(0.02)
+        bell.rung.set()
+        await asyncio.sleep(0.02)
+    await deleting
+
+    with pytest.raises(ActorNotFound):
+        await porter.info()
+
+
+async def _read(stream: AsyncIterator[StreamItem]) -> list[str]:
+    return [item.name async for item in stream]
