@@ -131,16 +131,22 @@ class Alarms:
     def _arm(self) -> None:
         """See to it that the bell rings when the earliest is due."""
         due = self._earliest
+        if due <= self._epoch.clock.now():
+            self._ring()
+            return
         if due == math.inf:
             return
         if self._alarm is not None:
             if self._alarm[0] <= due:
                 return
             self._alarm[1].cancel()
-        self._alarm = due, self._epoch.clock.call_at(due, self._ring)
+        self._alarm = due, self._epoch.clock.call_at(due, self._when_due)
+
+    def _when_due(self) -> None:
+        self._alarm = None
+        self._ring()
 
     def _ring(self) -> None:
-        self._alarm = None
         if self._bell is not None:
             settle(self._bell, None)
 
