@@ -156,18 +156,12 @@ class Performer:
             return error
         finally:
             breadcrumbs.leave()
-        if taken.suspended != (activation.coroutines is not None):
-            self._settle_in(activation, taken)
-        elif coroutines.evicted:
-            self._epoch.renew_spare()
-        return taken
-
-    def _settle_in(self, activation: Activation, taken: Taken) -> None:
-        """Something of the actor begins to wait, or nothing does any more."""
-        if taken.suspended:
+        if coroutines.evicted:
+            self._throw_away(activation, coroutines)
+        elif activation.coroutines is None and (taken.suspended or coroutines.loop.has_made_futures):
+            # Something of the actor waits; or a lock, an event, a queue in its state has been waited for, and belongs to this loop now.
             activation.coroutines = self._epoch.renew_spare()
-        else:
-            activation.coroutines = None
+        return taken
 
     def _throw_away(self, activation: Activation, coroutines: Coroutines) -> None:
         if coroutines is self._epoch.spare:

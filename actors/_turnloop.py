@@ -101,6 +101,7 @@ class TurnLoop(asyncio.AbstractEventLoop):
         self._now = 0.0
         self._host_loop: asyncio.AbstractEventLoop | None = None
         self._evicted = False
+        self.has_made_futures = False  # since it was at rest: what waited for one, a lock say, belongs to this loop from then on
         self.unretrieved: list[BaseException] | None = None  # of tasks that nobody holds or awaits any more
 
     def __repr__(self) -> str:
@@ -127,6 +128,7 @@ class TurnLoop(asyncio.AbstractEventLoop):
     def begin_at(self, number: int) -> None:
         """Number what is created from here on: for a loop at rest."""
         self._number = number
+        self.has_made_futures = False
         self._tasks.clear()
         self._timers.clear()
 
@@ -326,6 +328,7 @@ class TurnLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """A future of this loop."""
+        self.has_made_futures = True
         return TurnFuture(self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **options: Any) -> TurnTask:
