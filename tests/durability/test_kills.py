@@ -15,6 +15,16 @@ from .conftest import TellStories
 from .rig.plants import PLANTS
 from .rig.story import Report
 
+# Which promise a plant breaks, where no other would do: a plant that no longer fits the product breaks other ones.
+BROKEN = {
+    "keep_requests_that_are_done": "C",
+    "start_steps_at_once": "C",
+    "run_steps_twice": "C",
+    "leave_timers_in_memory": "F",
+    "leave_signals_in_memory": "A",
+    "leave_out_items": "G",
+}
+
 
 def figures(reports: list[Report]) -> str:
     """One line about what the stories came to."""
@@ -52,7 +62,7 @@ def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStor
 def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str) -> None:
     (report,) = tell_stories(1, kills=200, plant=plant, patience=3.0, crowded=1)
 
-    promises = [violation for violation in report.violations if re.search(r"\b[A-H]: ", violation)]
+    promises = [violation for violation in report.violations if re.search(rf"\b[{BROKEN.get(plant, 'A-H')}]: ", violation)]
     print(f"{plant}: found after {report.kills} kills: {promises[:1]}"[:300])
     assert promises
 
