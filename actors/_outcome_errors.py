@@ -110,11 +110,10 @@ class StepFailed(PerdureError):
         super().__init__(step, self.actor, reason, failed, interrupted, idempotency_key)
 
     def __str__(self) -> str:
-        interrupted = f" and {self.interrupted} interrupted" if self.interrupted else ""
-        return (
-            f"the step {self.step} of {self.actor} failed for good, after {self.failed} failed{interrupted} attempts: {self.reason}."
-            f" Its idempotency key was {self.idempotency_key}."
-        )
+        counts = [f"{count} {how}" for count, how in ((self.failed, "failed"), (self.interrupted, "interrupted")) if count]
+        attempts = f" (attempts: {', '.join(counts)})" if counts else ""
+        reason = self.reason.removesuffix(".")
+        return f"the step {self.step} of {self.actor} failed for good{attempts}: {reason}. Its idempotency key was {self.idempotency_key}."
 
 
 @final

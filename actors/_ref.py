@@ -240,7 +240,7 @@ class ActorRef(Generic[A_co]):
 
         Ends when the actor has ended. Raises DataLoss where items behind `after` have been removed, NotDurable in an actor.
         """
-        _refuse_in_turn(f"the stream of {self.id}")
+        _refuse_in_turn(f"the stream of {self.id}", "read it from outside, and send the actor what it needs as events or signals")
         port = self._bound()
         async for position, row in port.stream(self.id, after):
             with decoding(port):
@@ -360,9 +360,8 @@ class Starter:
         registry = _required(self._port).registry if coroutines is None else coroutines.require_turn("start").surroundings.registry
         definition = registry.of_workflow(run)
         ref: WorkflowRef[A, R] = WorkflowRef(actor_id(definition.name, key), self._port)
-        if self._key is not None:
-            ref = ref.options(idempotency_key=self._key)
-        outcome = await ref._asked(ref._request(_STARTS[self._if_exists], definition.require_workflow(), args, kwargs))
+        keyed = ref if self._key is None else ref.options(idempotency_key=self._key)  # for the start, and for nothing else
+        outcome = await keyed._asked(keyed._request(_STARTS[self._if_exists], definition.require_workflow(), args, kwargs))
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return ref
@@ -444,9 +443,9 @@ def _digest_of(call: Handler | WaitsSpec, payload: bytes) -> bytes:
         raise NotSerializable(f"{call.label}(…)", "value", f"an idempotency key needs plain arguments: {error}") from error
 
 
-def _refuse_in_turn(what: str) -> None:
+def _refuse_in_turn(what: str, cure: str = "do it from outside, or in a step") -> None:
     if AMBIENT.get(None) is not None:
-        raise NotDurable(f"{what} waits for an answer within a turn", "send an event, and let the other actor send one back")
+        raise NotDurable(f"{what} in an actor", cure)
 
 
 def _result(port: Port | None, handler: Handler, outcome: Outcome) -> Any:
