@@ -23,11 +23,11 @@ from ._watchdog import Watchdog
 class Epoch:
     """The parts that the modules of a host share; each is made once, by the host.
 
-    `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable. `check_queries`
-    is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing waits. `start` begins
-    what an actor has asked for, `cancel` ends it; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an
-    actor looked at when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that
-    wait for an item of a stream.
+    `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable.
+    `check_queries` is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing
+    waits. `start` begins what an actor has asked for, `give_up` says that it is about to end, `cancel` ends it; `suspect` looks whether
+    an actor that waits for another is stuck; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
+    callers here that wait for a workflow's outcome, `readers` those that wait for an item of a stream.
     """
 
     fence: Fence
@@ -45,6 +45,7 @@ class Epoch:
     reply: Callable[[tuple[bytes, int], Outcome], None] = lambda reply_to, outcome: None
     spare: Coroutines = field(default_factory=Coroutines)
     start: Callable[[ActorId, RequestRow], None] = lambda actor, row: None
+    give_up: Callable[[MessageId], None] = lambda request: None
     cancel: Callable[[MessageId], None] = lambda request: None
     suspect: Callable[[ActorId], None] = lambda actor: None
     set_alarm: Callable[[ActorId, float], None] = lambda actor, due: None

@@ -111,6 +111,7 @@ class Settlement:
         for row in draft.begun:
             gate.when_open(partial(_begin, epoch, actor, row))
         for request in draft.given_up:
+            epoch.give_up(request)
             gate.when_open(partial(_cancel, epoch, request))
         if activation.snapshot is not None and activation.snapshot.next_due != math.inf:
             epoch.set_alarm(actor, activation.snapshot.next_due)
@@ -170,6 +171,7 @@ class Settlement:
         requests = activation.coroutines.requests() if activation.coroutines is not None else []
         for request in requests if activation.outstanding is None else activation.outstanding:
             delete_request(self._epoch.commit.batch, activation.suffix, request)
+            self._epoch.give_up(request)
             self.touch(activation).when_open(partial(_cancel, self._epoch, request))
 
     # --- messages that the host handles itself ---

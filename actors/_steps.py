@@ -11,6 +11,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import anyio
@@ -55,9 +56,9 @@ class StepStatistics(NamedTuple):
 
 @final
 class _Work:
-    """One outstanding request. `row` is as it stands in the store, once it is `stored`."""
+    """One outstanding request. `row` is as it stands in the store, or newer."""
 
-    __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "stored", "task", "ticket")
+    __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "task", "ticket")
 
     def __init__(self, actor: ActorId, row: RequestRow) -> None:
         self.actor = actor
@@ -71,7 +72,6 @@ class _Work:
         self.first = row.first  # the first attempt, in seconds since the epoch
         self.limited = False  # this attempt has a time-out
         self.expired = False
-        self.stored = False  # since it was begun: its row may be newer than what the actor does with it
 
     @property
     def attempt(self) -> int:
@@ -118,6 +118,7 @@ class Steps:
         self._info = info
         self._loop = asyncio.get_running_loop()
         self._works: dict[MessageId, _Work] = {}
+        self._given_up: set[MessageId] = set()  # by turns that are not durable yet
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[_Work] = []  # until `run` begins
@@ -150,7 +151,7 @@ class Steps:
 
     def start(self, actor: ActorId, row: RequestRow) -> None:
         """Begin what a durable turn has asked for, or go on with it after a restart."""
-        if row.id in self._works:
+        if row.id in self._works or row.id in self._given_up:
             return
         work = self._works[row.id] = _Work(actor, row)
         if row.due > self._epoch.clock.now():
@@ -158,21 +159,26 @@ class Steps:
         else:
             self._begin(work)
 
+    def give_up(self, request: MessageId) -> None:
+        """Write nothing more of a request: its row goes with the open batch, and `cancel` follows when that is durable."""
+        self._given_up.add(request)
+
     def cancel(self, request: MessageId) -> None:
         """End what is done for a request that nobody waits for any more."""
+        self._given_up.discard(request)
         work = self._works.pop(request, None)
         if work is None:
             return
         for awaited in (work.alarm, work.ticket, work.task):
             if awaited is not None:
                 awaited.cancel()
-        if work.stored:  # perhaps after the turn that gave it up, and before that was durable
-            delete_request(self._epoch.commit.batch, suffix_of(work.actor), request)
-            self._epoch.commit.stage()
+        if work.task is not None and getcoroutinestate(work.task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
+            self._leave(work)  # of a task that is cancelled before it began, not even the clean-up runs
 
     def is_wanted(self, work: _Work) -> bool:
         """Whether its outcome is still to come from this epoch."""
-        return self._tasks is not None and self._works.get(work.row.id) is work
+        request = work.row.id
+        return self._tasks is not None and self._works.get(request) is work and request not in self._given_up
 
     async def run(self) -> None:
         """Let steps run, until cancelled: then those that run are cancelled, and stay outstanding."""
@@ -266,12 +272,15 @@ class Steps:
             if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
         finally:
-            work.task = None
-            self._running -= 1
-            if work.step is not None:
-                self._turnstiles.leave(work.row.name)
-            if not self._running:
-                self._tell_idle()
+            self._leave(work)
+
+    def _leave(self, work: _Work) -> None:
+        work.task = None
+        self._running -= 1
+        if work.step is not None:
+            self._turnstiles.leave(work.row.name)
+        if not self._running:
+            self._tell_idle()
 
     def _finish(self, work: _Work, outcome: Outcome) -> None:
         """The outcome takes the request's place in one batch: it is never asked for again."""
@@ -415,9 +424,9 @@ class Steps:
         self._deliver(work.actor, Delivery(item))
 
     def _store(self, work: _Work) -> None:
-        work.stored = True
-        put_request(self._epoch.commit.batch, suffix_of(work.actor), work.row)
-        self._epoch.commit.stage(len(work.row.payload) + 200)
+        if self.is_wanted(work):
+            put_request(self._epoch.commit.batch, suffix_of(work.actor), work.row)
+            self._epoch.commit.stage(len(work.row.payload) + 200)
 
     def _tell_idle(self) -> None:
         waiters, self._idle = self._idle, []

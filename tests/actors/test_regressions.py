@@ -127,15 +127,17 @@ class Bell:
 
     def __init__(self) -> None:
         self.rung = asyncio.Event()
-        self.ended = 0
+        self.begun = self.ended = 0
 
 
 @step
 async def wait_for_bell() -> None:
     bell: Bell = step_info().resources["bell"]
+    bell.begun += 1
     try:
         await bell.rung.wait()
         step_info().emit("rung")
+        step_info().heartbeat()
         await asyncio.Event().wait()
     finally:
         bell.ended += 1
@@ -146,6 +148,9 @@ class Porter:
     """Waits for the bell, and stands still at what cannot be stored."""
 
     carry = signal()
+
+    @on_event
+    def nod(self) -> None: ...
 
     @on_event
     async def attend(self) -> None:
@@ -335,6 +340,41 @@ async def test_an_item_of_a_late_step_does_not_bring_a_deleted_actor_back(make_w
 
     with pytest.raises(ActorNotFound):
         await porter.info()
+
+
+async def test_a_step_that_was_given_up_leaves_nothing_to_a_crash(make_world: MakeWorld) -> None:
+    bell = Bell()
+    world = await make_world(Porter, Caller, resources={"bell": bell})
+    porter = world.ref(Porter, "p")
+    await porter.send_event(Porter.attend)
+    await asyncio.sleep(0.02)
+
+    with world.slow_disk():
+        deleting = asyncio.create_task(porter.delete())
+        await asyncio.sleep(0.02)
+        bell.rung.set()
+        await asyncio.sleep(0.02)
+    await deleting
+    await world.restart()
+
+    await world.settled()
+    assert bell.begun == 1
+
+
+async def test_a_step_that_is_given_up_before_it_began_keeps_nobody_waiting(make_world: MakeWorld) -> None:
+    bell = Bell()
+    world = await make_world(Porter, resources={"bell": bell})
+    porter = world.ref(Porter, "p")
+
+    with world.slow_disk():
+        first = asyncio.ensure_future(world.ref(Porter, "other").send_event(Porter.nod))
+        await asyncio.sleep(0.02)
+        sending = [asyncio.ensure_future(porter.send_event(Porter.attend)), asyncio.ensure_future(porter.delete())]
+        await asyncio.sleep(0.02)
+    await asyncio.gather(first, *sending)
+
+    await world.settled()
+    assert bell.begun == 0
 
 
 async def _read(stream: AsyncIterator[StreamItem]) -> list[str]:
