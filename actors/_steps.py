@@ -122,6 +122,7 @@ class Steps:
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[_Work] = []  # until `run` begins
+        self._stopped = False
         self._turnstiles = Turnstiles(epoch.clock, at_once)
         self._threads: Threads | None = None
         self._processes: Processes | None = None
@@ -154,10 +155,7 @@ class Steps:
         if row.id in self._works or row.id in self._given_up:
             return
         work = self._works[row.id] = _Work(actor, row)
-        if row.due > self._epoch.clock.now():
-            work.alarm = self._epoch.clock.call_at(row.due, partial(self._begin, work))
-        else:
-            self._begin(work)
+        self._begin_when_due(work)
 
     def give_up(self, request: MessageId) -> None:
         """Write nothing more of a request: its row goes with the open batch, and `cancel` follows when that is durable."""
@@ -198,6 +196,7 @@ class Steps:
 
     def stop(self) -> None:
         """Begin no further attempt."""
+        self._stopped = True
         self._turnstiles.stop()
         for work in self._works.values():
             if work.alarm is not None:
@@ -225,9 +224,19 @@ class Steps:
 
     # --- attempts ---
 
+    def _begin_when_due(self, work: _Work, error: BaseException | None = None) -> None:
+        if error is not None or self._works.get(work.row.id) is not work:
+            return
+        if work.row.due > self._epoch.clock.now():
+            work.alarm = self._epoch.clock.call_at(work.row.due, partial(self._begin, work))
+        else:
+            self._begin(work)
+
     def _begin(self, work: _Work) -> None:
         """Have the request seen to as soon as there is a place for it."""
         work.alarm = None
+        if self._stopped:
+            return
         if self._tasks is None:
             self._waiting.append(work)
         elif work.row.kind is not RequestKind.STEP:
@@ -390,7 +399,8 @@ class Steps:
         logger.warning("%s: the step %s failed (attempt %d), again in %.1f s: %s", work.actor, row.name, work.attempt - 1, delay, reason)
         work.row = msgspec.structs.replace(row, due=now + delay)
         self._store(work)
-        work.alarm = self._epoch.clock.call_at(now + delay, partial(self._begin, work))
+        # The next attempt may kill the host, which then has to know that this one has failed.
+        self._epoch.commit.stage().when_open(partial(self._begin_when_due, work))
         return None
 
     def _failed(self, work: _Work, reason: str, cause: Exception | None = None) -> StepFailed:
