@@ -26,10 +26,16 @@ class Stand(NamedTuple):
     @property
     def waits(self) -> list[Wait]:
         """What it waits for, if that is outcomes of actors and nothing else; else nothing."""
-        standing = self.standing
-        if self.status is not Status.SUSPENDED or self.has_messages or standing.wake is not None or standing.timers:
+        if self.status is not Status.SUSPENDED or self.has_messages or not waits_for_actors_alone(self.standing):
             return []
-        return standing.waits if all(wait.kind in OUTCOMES and wait.target is not None for wait in standing.waits) else []
+        return self.standing.waits
+
+
+def waits_for_actors_alone(standing: Standing) -> bool:
+    """Whether all that an actor waits for are outcomes of others."""
+    if standing.wake is not None or standing.timers or not standing.waits:
+        return False
+    return all(wait.kind in OUTCOMES and wait.target is not None for wait in standing.waits)
 
 
 def targets_of(stand: Stand) -> list[ActorId]:

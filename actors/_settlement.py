@@ -17,6 +17,7 @@ import msgspec
 from ..storage import Gate, settle
 from ._activation import Activation, Delivery, quarantined
 from ._coroutines import ContinueAsNew, Ending
+from ._deadlock import waits_for_actors_alone
 from ._define import Definition
 from ._digest import digest
 from ._effects import Send
@@ -94,8 +95,11 @@ class Settlement:
         ended = taken.end if taken.end is not None and taken.end.next is None else None
         awaiters = draft.run.awaiters if draft.run is not None else []
         signals = draft.end(ended.outcome) if ended is not None else []
+        before = activation.standing
         activation.take(item)
         activation.move_on(turn, taken.state, _status(taken), draft.record())
+        if taken.suspended and not taken.asked and waits_for_actors_alone(activation.standing) and not waits_for_actors_alone(before):
+            self._epoch.suspect(activation.actor)  # what it asked before is all that it waits for now
         self._hand_on(activation, draft, self.touch(activation, len(taken.state) + draft.size + 100))
         too_long = log_too_long(activation)
         if too_long is not None:

@@ -37,6 +37,12 @@ class Caller:
         return await _next(keys[0]).ask(Caller.ask_on, keys[1:])
 
     @on_event
+    async def ask_on_and_sleep(self, keys: list[str]) -> str:
+        answer = asyncio.create_task(_next(keys[0]).ask(Caller.ask_on, keys[1:]))
+        await asyncio.sleep(60)
+        return await answer
+
+    @on_event
     async def ask_on_for_a_minute(self, keys: list[str]) -> str:
         return await _next(keys[0]).options(timeout=timedelta(minutes=1)).ask(Caller.ask_on, keys[1:])
 
@@ -72,6 +78,18 @@ async def test_actors_that_ask_in_a_circle_are_named(make_world: MakeWorld, keys
 
     assert len(caught.value.chain) == len(keys) + 1
     assert {f"Caller/{key}" for key in keys} == set(caught.value.chain)
+
+
+async def test_a_circle_is_named_once_its_last_way_out_has_closed(make_world: MakeWorld) -> None:
+    world = await make_world(Caller)
+    asking = asyncio.create_task(world.ref(Caller, "a").ask(Caller.ask_on_and_sleep, ["b", "a"]))
+    await world.settled()
+    assert not asking.done()
+
+    await world.advance(timedelta(minutes=1))
+
+    with pytest.raises(ActorDeadlock):
+        await asking
 
 
 async def test_a_long_chain_that_ends_is_no_deadlock(make_world: MakeWorld) -> None:
