@@ -13,10 +13,10 @@ from ._activation import Activation, Delivery
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import ActorCompleted, IdempotencyMismatch, MailboxFull
-from ._failure import Failure
 from ._ids import ActorId
 from ._persistence import key_digest, put_key_row
-from ._records import KeyRow, Raised, Value
+from ._records import KeyRow, Value
+from ._records import refusal as refused_with
 from ._settlement import Settlement
 
 FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # what the workflow's end leaves nobody to take
@@ -115,7 +115,7 @@ class Acceptance:
         if accepted is not None:
             activation.gate.when_open(lambda error: settle(accepted, error or refusal))
         elif envelope.ask:
-            self._settlement.telling.answer(activation, delivery, Raised(Failure.of(refusal)))
+            self._settlement.telling.answer(activation, delivery, refused_with(refusal))
         else:
             self._settlement.telling.bury(activation.actor, envelope, refusal)
 

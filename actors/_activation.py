@@ -342,8 +342,9 @@ def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | No
     if first is not None and (snapshot is None or not snapshot.state):  # as a replay of that turn will make it
         incarnation, now = first.incarnation, first.time
     turn = Turn(actor, incarnation, 0, now, epoch, read_only=True)
-    work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, epoch.spare)
-    return epoch.watchdog.guard((actor, "the way into memory"), work)
+    with epoch.spared() as coroutines:
+        work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, coroutines)
+        return epoch.watchdog.guard((actor, "the way into memory"), work)
 
 
 def quarantined(actor: ActorId, failure: Failure) -> ActorQuarantined:

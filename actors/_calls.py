@@ -7,6 +7,7 @@ object is by name.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -18,10 +19,13 @@ from typing import Any, Final
 import msgspec
 
 from ._codec import Codec, MsgspecCodec, narrowed
+from ._digest import digest
 from ._errors import NotDeserializable, NotSerializable, WrongArguments
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional and by keyword: the codec's edge
 Annotations = Callable[[], Mapping[str, object]]
+
+SCALARS: Final = frozenset({int, str, bool, float, bytes, type(None)})  # whose repr says all
 
 _NEVER: Final = 1 << 30  # more arguments than any call has
 
@@ -178,6 +182,16 @@ class Call:
         bound = inspect.BoundArguments(self.signature, OrderedDict((name, arguments[name]) for name in parameters if name in arguments))
         self.signature.bind(*bound.args, **bound.kwargs)
         return bound.args, bound.kwargs
+
+
+def digest_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """What tells two calls of one function apart; empty where the arguments cannot be taken apart: then only their order does."""
+    if not kwargs and all(type(argument) in SCALARS for argument in args):
+        return hashlib.blake2b(repr(args).encode(errors="surrogatepass"), digest_size=16).digest()  # type and value, in a fifth of the time
+    try:
+        return digest((args, dict(kwargs)) if kwargs else args)
+    except (RecursionError, TypeError, AttributeError):
+        return b""
 
 
 def method_signature(function: Callable[..., object]) -> inspect.Signature:

@@ -110,7 +110,7 @@ class Client:
             return NamedRef(actor_id(actor, key), self)
         if isinstance(actor, type):
             self._learn(actor)
-        return make_ref(self, actor, key)
+        return make_ref(self.registry, actor, key, self)
 
     async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
         """As `Runtime.start`; returns once the host has begun the workflow, and that is durable."""
@@ -120,15 +120,20 @@ class Client:
         """As `Runtime.options`."""
         return Starter(self, if_exists, idempotency_key)
 
-    async def actors(self, actor: type | str | None = None, *, status: str | None = None, prefix: str = "") -> AsyncIterator[ActorInfo]:
+    async def actors(
+        self, actor: type | str | None = None, *, status: str | None = None, prefix: str = "", waiting_for: str | None = None
+    ) -> AsyncIterator[ActorInfo]:
         """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. No host is needed.
 
-        Actors that come or go meanwhile may be missed, and so may what is in the inbox still. Raises ValueError for an unknown status.
+        `waiting_for`: those that wait for something of that name. Actors that come or go meanwhile may be missed, and so may what is in the
+        inbox still. Raises ValueError for an unknown status.
         """
         entered = self._open("a list of actors")
-        wanted = None if status is None else status_named(status)
-        async for info in scan_infos(entered.store, await self._type_name(entered, actor), wanted, prefix):
-            yield info
+        wanted = "suspended" if waiting_for is not None and status is None else status
+        found = scan_infos(entered.store, await self._type_name(entered, actor), None if wanted is None else status_named(wanted), prefix)
+        async for info in found:
+            if waiting_for is None or any(each.name == waiting_for for each in info.waits):
+                yield info
 
     async def dead_letters(self, actor: type | str | None = None, key: str | None = None) -> AsyncIterator[DeadLetterInfo]:
         """The messages that could not be handled: all, a type's, or one actor's; the oldest of each actor first. No host is needed."""

@@ -23,7 +23,7 @@ from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId, MessageId
 from ._outcome_errors import ActorCancelled
-from ._records import OUTCOME, Outcome, Raised, RequestKind, Value, Wait
+from ._records import OUTCOME, Outcome, Raised, RequestKind, Value, Wait, refusal
 from ._turn import KeptSignal, Turn
 from ._turnloop import CURE, TurnLoop, TurnTask, new_turn_loop
 
@@ -151,6 +151,11 @@ class Coroutines:
         return self._slot is None
 
     @property
+    def is_workflow_running(self) -> bool:
+        """Whether the code that runs now is the workflow's own coroutine."""
+        return self._workflow is not None and asyncio.current_task(self.loop) is self._workflow[0]
+
+    @property
     def handled(self) -> tuple[int, Envelope] | None:
         """The event whose handler waits: its seq, and itself."""
         return None if self._slot is None else (self._slot.seq, self._slot.envelope)
@@ -183,15 +188,17 @@ class Coroutines:
         loop = self.loop
         if loop.at_rest:
             self._pending.clear()
-            loop.begin_at(int.from_bytes(turn.incarnation[:4], "big") << 12)  # so that the hashes of different actors' tasks spread
+            loop.begin_at(int.from_bytes(turn.incarnation[:4], "big"))
         try:
             with loop.at(turn.time):
                 self._let_in(definition, instance, seq, envelope, turn)
                 loop.run()
                 if self._conditions:
                     self._check_conditions()
-                if self._slot is not None or self._workflow is not None or loop.unretrieved:
-                    has_ended = self._collect(turn)
+                while (self._slot is not None or self._workflow is not None or loop.unretrieved) and self._collect(turn):
+                    has_ended = has_ended or self.end is not None
+                    if self._conditions:
+                        self._check_conditions()  # endings run code, too
             if has_ended and not loop.at_rest:
                 self.evict()  # what does not let itself be cancelled has no part in the next life
         finally:
@@ -265,7 +272,7 @@ class Coroutines:
     # --- endings ---
 
     def _collect(self, turn: Turn) -> bool:
-        """See what has ended; returns whether the workflow has."""
+        """See what has ended; returns whether that let code run, after which there may be more."""
         slot = self._slot
         if slot is not None and slot.task.done():
             self._slot = None
@@ -279,7 +286,7 @@ class Coroutines:
             self._workflow = self._error = None
             self._cancel_the_rest(turn, "its workflow has ended" if self.end.next is None else "its workflow continues as new")
             return True
-        return False
+        return bool(unretrieved)
 
     def _look_after(self, error: BaseException, turn: Turn) -> None:
         """A task has failed that nobody awaits: the workflow fails with it, or it is put aside where there is none."""
@@ -304,7 +311,7 @@ class Coroutines:
         if slot.task.done() and not slot.task.cancelled():
             self._endings.append(_handler_ending(slot, turn))
         else:
-            outcome = Raised(Failure.of(ActorCancelled(turn.actor, reason)))
+            outcome = refusal(ActorCancelled(turn.actor, reason))
             self._endings.append(Ending(slot.seq, slot.envelope, outcome, partly=True))
 
     # --- what is waited for ---
@@ -453,7 +460,7 @@ def _workflow_end(task: TurnTask, handler: Handler, turn: Turn, unretrieved: Bas
         if unretrieved is not None:
             return WorkflowEnd(Raised(Failure.of(unretrieved)))
         reason = " ".join(str(part) for part in cancelled.args if part)
-        return WorkflowEnd(Raised(Failure.of(ActorCancelled(turn.actor, reason))), cancelled=True)
+        return WorkflowEnd(refusal(ActorCancelled(turn.actor, reason)), cancelled=True)
     except BaseException as error:  # noqa: BLE001  a workflow raises whatever it likes
         again = _continues(error)
         return WorkflowEnd(Value(b""), next=again) if again is not None else WorkflowEnd(Raised(Failure.of(_explained(error))))

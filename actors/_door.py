@@ -41,7 +41,7 @@ from ._frames import (
 )
 from ._ids import ActorId
 from ._persistence import read_reply, reply_key
-from ._records import DamagedRecord, Outcome, Raised
+from ._records import DamagedRecord, Outcome, Raised, refusal
 from ._ref import Request
 
 PREFIX: Final = "perdure-"
@@ -320,7 +320,7 @@ class Door:
         try:
             row = await read_reply(self._store, client, number)
         except DamagedRecord as damage:
-            return Raised(Failure.of(StoreCorrupt(str(self._store), f"the reply to an ask is damaged: {damage}")))
+            return refusal(StoreCorrupt(str(self._store), f"the reply to an ask is damaged: {damage}"))
         return None if row is None else row.outcome
 
     async def _answer(self, visitor: _Visitor, question: Question) -> None:

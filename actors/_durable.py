@@ -10,17 +10,18 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final, overload
 
 from ._codec import PICKLE
 from ._coroutines import AMBIENT, ContinueAsNew, ambient, current_turn
 from ._effects import CancelTimer, Emit, SetTimer
 from ._envelope import Form
-from ._ids import ActorId, actor_id
+from ._errors import NotInActor
+from ._ids import ActorId
 from ._marks import Timer, Waits, Workflow
 from ._outcome_errors import SignalTimeout
 from ._records import NamedTimer, RequestKind
-from ._ref import ActorRef, Starter, WorkflowRef
+from ._ref import ActorRef, Starter, WorkflowRef, make_ref
 from ._turn import Turn
 from ._turnloop import LATEST
 
@@ -103,15 +104,16 @@ class CurrentActor:
 
         return uuid.UUID(int=self._turn.random.getrandbits(128), version=4)
 
-    def ref(self, actor: type[A], key: str) -> ActorRef[A]:
-        """A reference to any actor of a type that the host serves. Raises UnknownActorType, KeyTooLong, InvalidKey."""
-        definition = self._turn.surroundings.registry.of(actor)
-        return ActorRef(actor_id(definition.name, key))
+    @overload
+    def ref(self, actor: type[A], key: str) -> ActorRef[A]: ...
+    @overload
+    def ref(self, actor: Workflow[A, ..., R], key: str) -> WorkflowRef[A, R]: ...
+    def ref(self, actor: Any, key: str) -> Any:
+        """A reference to any actor of a type that the host serves; by its workflow, one with a result.
 
-    def workflow_ref(self, run: Workflow[A, ..., R], key: str) -> WorkflowRef[A, R]:
-        """A reference to an actor by its workflow, whose result can be awaited. Raises UnknownActorType, KeyTooLong, InvalidKey."""
-        definition = self._turn.surroundings.registry.of_workflow(run)
-        return WorkflowRef(actor_id(definition.name, key))
+        Raises UnknownActorType, KeyTooLong, InvalidKey.
+        """
+        return make_ref(self._turn.surroundings.registry, actor, key)
 
     async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
         """Begin another actor's workflow; returns its reference once that is recorded. As `Runtime.start`; it is no child of this actor."""
@@ -181,7 +183,7 @@ def set_timer(
     first = _moment(at) if at is not None else turn.time + (_seconds(after, "after") if after is not None else period)
     if not first <= LATEST:
         raise ValueError(f"set_timer({name}) would fire after the year 9999")
-    turn.ask_for(RequestKind.SET_TIMER, name)
+    turn.ask_for(RequestKind.SET_TIMER, name, due=first)
     turn.effects.append(SetTimer(NamedTimer(name, first, period, catch_up)))
 
 
@@ -189,7 +191,7 @@ def cancel_timer(handler: Timer[Any, []], /) -> None:
     """Forget what `set_timer` has set for that handler; nothing happens if it is not set."""
     turn = current_turn("cancel_timer()")
     name = turn.surroundings.registry.require(turn.actor.type).timer(handler).name
-    turn.ask_for(RequestKind.SET_TIMER, name)
+    turn.ask_for(RequestKind.CANCEL_TIMER, name)
     turn.effects.append(CancelTimer(name))
 
 
@@ -203,10 +205,13 @@ def emit(name: str, payload: object = None) -> None:
 def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     """End this life of the workflow and begin the next one with other arguments: same key, same state, an empty log.
 
-    Events and signals that wait are carried over. It does not return. Raises WrongArguments.
+    Events and signals that wait are carried over; handlers that wait are cancelled. It does not return. Raises WrongArguments; NotInActor
+    where the code that runs is not the workflow's own coroutine.
     """
-    turn = current_turn("continue_as_new()")
+    coroutines, turn = ambient("continue_as_new()")
     run = turn.surroundings.registry.require(turn.actor.type).require_workflow()
+    if not coroutines.is_workflow_running:
+        raise NotInActor("continue_as_new()", f"the own coroutine of the workflow, {run.label}: return to it, and call it there")
     raise ContinueAsNew(run.encode_call(args, kwargs))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -69,6 +70,16 @@ class Epoch:
             readers.remove(news)
             if not readers:
                 del self.readers[actor]
+
+    @contextmanager
+    def spared(self) -> Iterator[Coroutines]:
+        """The spare, for code that may leave nothing behind; what it leaves all the same ends with it."""
+        spare = self.spare
+        try:
+            yield spare
+        finally:
+            if not spare.at_rest:
+                self.renew_spare().evict()
 
     def renew_spare(self) -> Coroutines:
         """Hand out the spare, which is needed for longer, and make another."""

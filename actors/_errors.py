@@ -201,16 +201,17 @@ class KeyTooLong(InvalidKey):
 
 @final
 class NotInActor(PerdureError):
-    """A verb that only an actor's code may use was used elsewhere. `verb` is its name."""
+    """A verb that only an actor's code may use was used elsewhere. `verb` is its name, `where` it works."""
 
     __module__ = "perdure.actors"
 
-    def __init__(self, verb: str) -> None:
-        super().__init__(verb)
+    def __init__(self, verb: str, where: str = "an actor's code, while it handles a message. Outside, use the Runtime or a Client") -> None:
+        super().__init__(verb, where)
         self.verb = verb
+        self.where = where
 
     def __str__(self) -> str:
-        return f"{self.verb} works only in an actor's code, while it handles a message. Outside, use the Runtime or a Client."
+        return f"{self.verb} works only in {self.where}."
 
 
 @final

@@ -85,8 +85,9 @@ ActorInfo.__module__ = "perdure.actors"
 class DeadLetterInfo(NamedTuple):
     """A message that could not be handled: whose, which, why, after how many attempts, and when (seconds since the epoch).
 
-    `failed` attempts ended in an error, `interrupted` ones with the host. A message that got into no mailbox has a number beyond all of a
-    mailbox as its `seq`; one that could not even be read belongs to an actor of type "(inbox)" or "(arrivals)".
+    `failed` attempts ended in an error, `interrupted` ones with the host. `partly` is whether some of it was done: its handler failed after
+    it had waited. A message that got into no mailbox has a number beyond all of a mailbox as its `seq`; one that could not even be read
+    belongs to an actor of type "(inbox)" or "(arrivals)".
     """
 
     actor: ActorId
@@ -97,6 +98,7 @@ class DeadLetterInfo(NamedTuple):
     failed: int
     interrupted: int
     at: float
+    partly: bool = False
 
 
 DeadLetterInfo.__module__ = "perdure.actors"
@@ -106,7 +108,8 @@ def dead_letter_info(actor: ActorId, seq: int, letter: DeadLetter) -> DeadLetter
     """A dead letter's record as it is told."""
     failure = letter.failure
     error = f"{failure.type_name}: {failure.text}"
-    return DeadLetterInfo(actor, seq, letter.envelope.name, error, failure.traceback, letter.failed, letter.interrupted, letter.at)
+    attempts = letter.failed, letter.interrupted
+    return DeadLetterInfo(actor, seq, letter.envelope.name, error, failure.traceback, *attempts, letter.at, letter.partly)
 
 
 def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events: int, interrupts: int) -> ActorInfo:

@@ -36,6 +36,11 @@ class Retry(msgspec.Struct, frozen=True):
             raise DefinitionError(
                 repr(self), "it makes no sense", "Give max_attempts >= 1, initial >= 0, factor >= 1 and maximum >= initial."
             )
+        try:
+            self.is_worth_it(Exception())
+        except TypeError:
+            cure = "Write retry_on=(OSError, ValueError), with classes of exceptions in it; give_up_on likewise."
+            raise DefinitionError(repr(self), "errors are told by a tuple of classes", cure) from None
 
     def is_worth_it(self, error: BaseException) -> bool:
         """Whether an attempt that ended so may be followed by another."""

@@ -124,15 +124,14 @@ class Reader:
         turn = Turn(request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
         try:
             arguments, keywords = _arguments(handler, request)
-            work = partial(run_query, handler, instance, arguments, keywords, turn, epoch.spare)
-            answer: Any = epoch.watchdog.guard((request.target, request.name), work)
+            with epoch.spared() as coroutines:
+                work = partial(run_query, handler, instance, arguments, keywords, turn, coroutines)
+                answer: Any = epoch.watchdog.guard((request.target, request.name), work)
             outcome: Outcome = Value(handler.encode_result(answer, request.form))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the query raises is its answer
             outcome = Raised(Failure.of(error))
-        if not epoch.spare.at_rest:
-            epoch.renew_spare().evict()
         if checked and definition.encode_state(instance) != before:
             return Raised(Failure.of(QueryChangedState(request.target, request.name))), True
         return outcome, False

@@ -81,6 +81,7 @@ class RequestKind(IntEnum):
     SEND = 9
     EMIT = 10
     SET_TIMER = 11  # a named one
+    CANCEL_TIMER = 12
 
 
 @final
@@ -143,12 +144,21 @@ class Value(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
 
 @final
 class Raised(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
-    """A handler raised, or the message could not be handled."""
+    """A handler raised, or the message could not be handled.
+
+    `refused` where it is the host that says so, and not something that the actor's code raised.
+    """
 
     failure: Failure
+    refused: bool = False
 
 
 Outcome = Value | Raised
+
+
+def refusal(error: BaseException) -> Raised:
+    """The outcome of what the host refuses, or ends."""
+    return Raised(Failure.of(error), refused=True)
 
 
 @final

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self, TypeVar, final, overload
 
+from ._calls import digest_of_call
 from ._codec import PICKLE
 from ._coroutines import AMBIENT, Coroutines
 from ._digest import digest
 from ._envelope import Envelope, Form, Kind
-from ._errors import ActorCompleted, ActorQuarantined, AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
+from ._errors import AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
 from ._info import ActorInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
-from ._outcome_errors import ActorCancelled, ActorFailed, WorkflowNotStarted
+from ._outcome_errors import ActorFailed
 from ._records import Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn
@@ -172,7 +173,9 @@ class ActorRef(Generic[A_co]):
         if idempotency_key is not None:
             check_idempotency_key(self.id, idempotency_key)
         key, patience = self._options
-        return type(self)(self.id, self._port, _Options(idempotency_key or key, timeout or patience))
+        return type(self)(
+            self.id, self._port, _Options(key if idempotency_key is None else idempotency_key, patience if timeout is None else timeout)
+        )
 
     @overload
     async def ask(self, handler: Event[A_co, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -185,7 +188,7 @@ class ActorRef(Generic[A_co]):
         ActorQuarantined from the actor; AskTimeout if `options(timeout=…)` has passed.
         """
         event = self._registry().require(self.id.type).event(handler)
-        outcome = await self._asked(self._request(Kind.EVENT, event, args, kwargs))
+        outcome = await self._asked(self._request(Kind.EVENT, event, args, kwargs), digest_of_call(args, kwargs))
         return _result(self._port, event, outcome)
 
     @overload
@@ -222,7 +225,7 @@ class ActorRef(Generic[A_co]):
         if coroutines is None:
             outcome = await self._bound().query(Request(self.id, Kind.EVENT, query.name, payload))
         else:
-            outcome = await _recorded(coroutines, RequestKind.QUERY, query.name, payload, self.id)
+            outcome = await _recorded(coroutines, RequestKind.QUERY, query.name, payload, self.id, digest_of_call(args, kwargs))
         return _result(self._port, query, outcome)
 
     async def info(self) -> ActorInfo:
@@ -278,10 +281,10 @@ class ActorRef(Generic[A_co]):
         coroutines = AMBIENT.get(None)
         return self._bound().registry if coroutines is None else coroutines.require_turn(str(self.id)).surroundings.registry
 
-    async def _asked(self, request: Request) -> Outcome:
-        """The outcome of a message: in an actor, of one that is recorded with the turn."""
+    async def _asked(self, request: Request, arguments: bytes = b"") -> Outcome:
+        """The outcome of a message: in an actor, of one that is recorded with the turn; `arguments` are its digest."""
         coroutines = AMBIENT.get(None)
-        return await (self._bound().ask(request) if coroutines is None else _ask_inside(coroutines, request))
+        return await (self._bound().ask(request) if coroutines is None else _ask_inside(coroutines, request, arguments))
 
     def _request(self, kind: Kind, call: Handler | WaitsSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         payload = call.encode_call(args, kwargs)
@@ -320,7 +323,7 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
         if isinstance(outcome, Raised):
             failure = outcome.failure
             error = failure.revive()
-            if isinstance(error, ActorCancelled | ActorCompleted | ActorQuarantined | WorkflowNotStarted):
+            if outcome.refused:
                 raise error
             raise ActorFailed(self.id, f"{failure.type_name}: {failure.text}") from error
         return _result(self._port, run, outcome)  # type: ignore[no-any-return]
@@ -361,17 +364,18 @@ class Starter:
         definition = registry.of_workflow(run)
         ref: WorkflowRef[A, R] = WorkflowRef(actor_id(definition.name, key), self._port)
         keyed = ref if self._key is None else ref.options(idempotency_key=self._key)  # for the start, and for nothing else
-        outcome = await keyed._asked(keyed._request(_STARTS[self._if_exists], definition.require_workflow(), args, kwargs))
+        request = keyed._request(_STARTS[self._if_exists], definition.require_workflow(), args, kwargs)
+        outcome = await keyed._asked(request, digest_of_call(args, kwargs))
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return ref
 
 
-def make_ref(port: Port, actor: Any, key: str) -> Any:
+def make_ref(registry: Registry, actor: Any, key: str, port: Port | None = None) -> Any:
     """A reference by an actor's class, or by its workflow. Raises UnknownActorType, DefinitionError, KeyTooLong, InvalidKey."""
     if isinstance(actor, type):
-        return ActorRef(actor_id(port.registry.of(actor).name, key), port)
-    return WorkflowRef(actor_id(port.registry.of_workflow(actor).name, key), port)
+        return ActorRef(actor_id(registry.of(actor).name, key), port)
+    return WorkflowRef(actor_id(registry.of_workflow(actor).name, key), port)
 
 
 def _required(port: Port | None) -> Port:
@@ -412,11 +416,11 @@ def _record(turn: Turn, request: Request) -> None:
     turn.send(request.target, request.kind, request.name, request.payload, request.key)
 
 
-async def _ask_inside(coroutines: Coroutines, request: Request) -> Outcome:
+async def _ask_inside(coroutines: Coroutines, request: Request, arguments: bytes) -> Outcome:
     turn = coroutines.require_turn(f"an answer of {request.target}")
     name = f"{request.name} of {request.target}"
-    found = turn.ask(request.target, request.kind, request.name, request.payload, request.key, digest(request.payload))
-    kind = RequestKind.RESULT if request.kind is Kind.RESULT else RequestKind.ASK
+    found = turn.ask(request.target, request.kind, request.name, request.payload, request.key, arguments)
+    kind = RequestKind.ASK if request.kind is Kind.EVENT else RequestKind.RESULT if request.kind is Kind.RESULT else RequestKind.START
     if request.timeout is None:
         return await coroutines.outcome(found, kind, name, request.target)
     scope = asyncio.timeout(request.timeout)
@@ -429,9 +433,11 @@ async def _ask_inside(coroutines: Coroutines, request: Request) -> Outcome:
         raise AskTimeout(request.target, request.name, request.timeout) from None
 
 
-async def _recorded(coroutines: Coroutines, kind: RequestKind, name: str, payload: bytes, target: ActorId) -> Outcome:
+async def _recorded(
+    coroutines: Coroutines, kind: RequestKind, name: str, payload: bytes, target: ActorId, arguments: bytes = b""
+) -> Outcome:
     turn = coroutines.require_turn(name)
-    found = turn.begin(kind, name, payload, digest((*target, payload)), target=target)
+    found = turn.begin(kind, name, payload, digest((*target, arguments)), target=target)
     return await coroutines.outcome(found, kind, f"{name} of {target}", target)
 
 

@@ -108,7 +108,7 @@ class Runtime:
 
         Raises UnknownActorType, KeyTooLong, InvalidKey.
         """
-        return make_ref(self, actor, key)
+        return make_ref(self.registry, actor, key, self)
 
     async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
         """Begin a workflow; returns its reference once that is durable. Idempotent on the key: the same arguments find what has begun.

@@ -29,7 +29,7 @@ from ._ids import ActorId, MessageId, continued, first_incarnation, sent_id
 from ._mailbox import Item
 from ._outcome_errors import ActorCancelled, WorkflowAlreadyStarted, WorkflowNotStarted
 from ._persistence import charge_key, delete_actor, delete_quarantine, delete_request, put_quarantine
-from ._records import BackOff, DeadLetter, NamedTimer, Outcome, QuarantineRow, Raised, RequestRow, Run, Status, Value
+from ._records import BackOff, DeadLetter, NamedTimer, Outcome, QuarantineRow, Raised, RequestRow, Run, Status, Value, refusal
 from ._standing import StandingDraft, log_too_long
 from ._taking import Taken
 from ._telling import Telling, resolve
@@ -38,7 +38,6 @@ from ._turn import KeptSignal, Turn
 UNMOURNED: Final = frozenset(
     {Kind.FIRING, Kind.OUTCOME, Kind.REPLY, Kind.TIMER, Kind.RESULT}
 )  # they mean nothing to an actor that has ended
-MISSED_AT_MOST: Final = 1_000  # calls of one timer that are caught up at once
 
 logger = logging.getLogger("perdure.actors")
 
@@ -166,7 +165,7 @@ class Settlement:
         activation.forget_instance()
         activation.restart(first_incarnation(activation.actor, item.envelope.id), draft.record())
         self.touch(activation, 100)
-        outcome = Raised(Failure.of(ActorCancelled(activation.actor, "it was started anew")))
+        outcome = refusal(ActorCancelled(activation.actor, "it was started anew"))
         self._tell_ended(activation, awaiters, outcome)
         if handled is not None:
             self._end_handler(activation, Ending(*handled, outcome, partly=True), turn)
@@ -192,7 +191,7 @@ class Settlement:
             return True
         outcome: Outcome = Value(b"")
         if item.envelope.kind is Kind.START_NEW or not same:
-            outcome = Raised(Failure.of(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), not same)))
+            outcome = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), not same))
         self._skip(activation, item, turn)
         self.telling.conclude(activation, item.seq, item.envelope, outcome)
         return True
@@ -201,7 +200,7 @@ class Settlement:
         """Tell the workflow's outcome to whoever asks for it, now or once it has ended."""
         run, envelope = activation.standing.run, item.envelope
         if run is None or run.outcome is not None:
-            outcome = Raised(Failure.of(WorkflowNotStarted(activation.actor))) if run is None else run.outcome
+            outcome = refusal(WorkflowNotStarted(activation.actor)) if run is None else run.outcome
             assert outcome is not None
             self._skip(activation, item, turn)
             self.telling.conclude(activation, item.seq, envelope, outcome)
@@ -250,8 +249,7 @@ class Settlement:
         if not due:
             return
         for timer in due:
-            for _ in range(_missed(timer, now) if timer.catch_up else 1):
-                self._post(activation, Kind.TIMER, timer.name, timer.due, now)
+            self._post(activation, Kind.TIMER, timer.name, timer.due, now)
         timers = [timer for timer in standing.timers if timer.due > now]
         timers += [_next(timer, now) for timer in due if timer.every]
         activation.rearm(msgspec.structs.replace(standing, timers=timers))
@@ -325,7 +323,7 @@ class Settlement:
         self._give_up_all(activation)
         activation.outstanding = None
         run = activation.standing.run
-        self._tell_ended(activation, run.awaiters if run is not None else [], Raised(Failure.of(ActorCompleted(activation.actor))))
+        self._tell_ended(activation, run.awaiters if run is not None else [], refusal(ActorCompleted(activation.actor)))
         deliveries, awaiters = self.telling.waiting(activation)
         activation.forget_instance()
         activation.install(None, None)
@@ -393,13 +391,10 @@ def _cancel(epoch: Epoch, request: MessageId, error: BaseException | None) -> No
         epoch.cancel(request)
 
 
-def _missed(timer: NamedTimer, now: float) -> int:
-    """How often a timer was due by now."""
-    return min(MISSED_AT_MOST, 1 + int((now - timer.due) // timer.every)) if timer.every else 1
-
-
 def _next(timer: NamedTimer, now: float) -> NamedTimer:
-    """A periodic timer's next time: in step with its first one, and later than now."""
+    """A periodic timer's next time, in step with its first one: the next of all if it catches up, else the next that is to come."""
+    if timer.catch_up:
+        return msgspec.structs.replace(timer, due=timer.due + timer.every)
     periods = 1 + int(max(0.0, now - timer.due) // timer.every)
     due = timer.due + periods * timer.every
     return msgspec.structs.replace(timer, due=due if due > now else due + timer.every)

@@ -41,7 +41,6 @@ class StandingDraft:
     __slots__ = (
         "_activation",
         "_batch",
-        "_before",
         "begun",
         "emitted",
         "given_up",
@@ -58,7 +57,6 @@ class StandingDraft:
     def __init__(self, activation: Activation, batch: Batch) -> None:
         before = activation.standing
         self._activation = activation
-        self._before = before
         self._batch = batch
         self.run: Run | None = before.run
         self.wake = before.wake

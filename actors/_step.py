@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import hashlib
 import inspect
 import typing
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -19,10 +18,9 @@ from importlib import import_module
 from types import FunctionType
 from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, final, overload
 
-from ._calls import Call
+from ._calls import Call, digest_of_call
 from ._codec import PICKLE
 from ._coroutines import AMBIENT
-from ._digest import digest
 from ._errors import DefinitionError, NotInActor, NotSerializable
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
@@ -105,7 +103,7 @@ class Step(Generic[P, R_co]):
             return await self._run_here(args, kwargs)  # type: ignore[no-any-return]
         turn = coroutines.require_turn(f"the step {self.name}")
         payload = self.call.encode_call(args, kwargs)
-        request = turn.begin(RequestKind.STEP, self.name, payload, _digest_of(args, kwargs), self._recorded_options())
+        request = turn.begin(RequestKind.STEP, self.name, payload, digest_of_call(args, kwargs), self._recorded_options())
         outcome = await coroutines.outcome(request, RequestKind.STEP, self.name)
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
@@ -119,7 +117,7 @@ class Step(Generic[P, R_co]):
 
     def _recorded_options(self) -> bytes:
         defined = STEPS.get(self.name)
-        return b"" if defined is self or defined is None else PICKLE.encode(tuple(self.given))
+        return b"" if defined is self or defined is None else PICKLE.encode(self.given._asdict())
 
 
 STEPS: Final[dict[str, Step[..., Any]]] = {}
@@ -192,8 +190,15 @@ def _defined(function: Any, options: StepOptions, name: str | None) -> Step[Any,
     _check(made.name, options)
     if options.executor == "process" and made.is_async:
         raise DefinitionError(made.name, "executor='process' is for `def` steps", "Write `def`, or leave the executor out.")
+    taken = STEPS.get(made.name)
+    if name is not None and taken is not None and _place(taken) != _place(made):
+        raise DefinitionError(made.name, f"{_place(taken)} is the step of this name already", "Give one of them another name=….")
     STEPS[made.name] = made
     return made
+
+
+def _place(step: Step[..., Any]) -> str:
+    return f"{step.function.__module__}.{step.function.__qualname__}"
 
 
 def _check(name: str, options: StepOptions) -> None:
@@ -231,21 +236,6 @@ _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
 
 def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
     return typing.get_type_hints(function, include_extras=True)
-
-
-def _digest_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """What tells two calls of one step apart on replay; empty where the arguments cannot be taken apart: then their order does."""
-    if not kwargs and all(type(argument) in SCALARS for argument in args):
-        return hashlib.blake2b(
-            repr(args).encode(errors="surrogatepass"), digest_size=16
-        ).digest()  # says type and value, in a fifth of the time
-    try:
-        return digest((args, kwargs) if kwargs else args)
-    except (RecursionError, TypeError):
-        return b""
-
-
-SCALARS: Final = frozenset({int, str, bool, float, bytes, type(None)})
 
 
 # --- inside a step ---

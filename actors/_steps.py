@@ -446,8 +446,8 @@ class Steps:
 
 
 def _recorded(options: bytes) -> StepOptions:
-    given: tuple[Any, ...] = PICKLE.decode(options)  # type: ignore[assignment]  # as `Step` has encoded it
-    return StepOptions(*given)
+    given: dict[str, Any] = PICKLE.decode(options)  # type: ignore[assignment]  # as `Step` has encoded it
+    return StepOptions(**given)
 
 
 class _ProcessWork:

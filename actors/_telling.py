@@ -20,7 +20,7 @@ from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._info import DeadLetterInfo, dead_letter_info
 from ._persistence import key_digest, put_dead_letter, put_key_row, put_reply
-from ._records import OUTCOME, DeadLetter, KeyRow, Outcome, Raised, ReplyRow
+from ._records import OUTCOME, DeadLetter, KeyRow, Outcome, ReplyRow, refusal
 
 KEEP_REPLIES: Final = 86400.0  # seconds that an outcome waits for the client who asked, if that is away
 
@@ -63,7 +63,7 @@ class Telling:
 
     def answer_all(self, activation: Activation, deliveries: Iterable[Delivery], awaiters: Iterable[Awaiter], error: PerdureError) -> None:
         """Tell an error to all of them."""
-        outcome = Raised(Failure.of(error))
+        outcome = refusal(error)
         for delivery in deliveries:
             self.answer(activation, delivery, outcome)
         for awaiter in awaiters:
@@ -103,7 +103,7 @@ class Telling:
         """Deal with a message that got into no mailbox: whoever asks is told, and what was only sent goes into the dead letters."""
         awaiter = envelope.awaiter
         if awaiter is not None:
-            self.tell(actor, awaiter, Raised(Failure.of(cause)))
+            self.tell(actor, awaiter, refusal(cause))
             return
         self.put_dead_letter(actor, self.number_of_its_own(), DeadLetter(envelope, Failure.of(cause), 0, 0, self._epoch.clock.now()))
 

@@ -30,6 +30,7 @@ MAX_CALLBACKS: Final = 100_000  # of one turn, about a tenth of a second of `sle
 MAX_REDELIVERIES: Final = 100  # of one turn: an asyncio.TaskGroup whose child cleans up takes each, and waits on
 MAX_CLOSINGS: Final = 100  # of one coroutine whose clean-up waits again and again
 FEW_TASKS: Final = 64
+NUMBER_BITS: Final = 12  # of a number that count; a life with more tasks and futures goes on into the seed
 LATEST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last second that a datetime has
 
 
@@ -67,7 +68,7 @@ class TurnTask(asyncio.Task[Any]):
         self.number = number = loop.next_number()
         self._turn_loop = loop
         self.context = context = contextvars.copy_context() if context is None else context
-        super().__init__(coro, loop=loop, name=name or f"Task-{number & 0xFFF}", context=context)
+        super().__init__(coro, loop=loop, name=name or f"Task-{number & ((1 << NUMBER_BITS) - 1)}", context=context)
 
     def __hash__(self) -> int:
         return self.number
@@ -125,9 +126,17 @@ class TurnLoop(asyncio.AbstractEventLoop):
         events._set_running_loop(self._host_loop)
         self._host_loop = None
 
-    def begin_at(self, number: int) -> None:
-        """Number what is created from here on: for a loop at rest."""
+    def begin_at(self, seed: int) -> None:
+        """Forget whatever was before, and number what is created from here on by a seed: for a loop at rest.
+
+        Different seeds spread the hashes of different actors' tasks, which the process keeps in one set.
+        """
+        number = seed << NUMBER_BITS
         self._number = number
+        self._runs = 0
+        self._woken = None
+        self._ready.clear()
+        self.unretrieved = None
         self.has_made_futures = False
         self._tasks.clear()
         self._timers.clear()
@@ -404,11 +413,6 @@ def new_turn_loop(journal: Journal) -> TurnLoop:
     return TurnLoop(journal)  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]  # what it lacks by its text is set above
 
 
-def is_sound_delay(seconds: float) -> bool:
-    """Whether a time from now can be waited for."""
-    return math.isfinite(seconds) and seconds >= 0
-
-
 def _is_redelivery(handle: events.Handle) -> bool:
     """Whether it is anyio asking a task again to end that shields itself: it does so in every round, and is no progress."""
     return handle._callback.__func__.__name__ == "_deliver_cancellation"  # type: ignore[attr-defined, no-any-return]
@@ -436,11 +440,6 @@ def _end(closed: Any, close: Callable[[], object]) -> None:
             close()
         if getattr(closed, "cr_frame", None) is None:
             return
-
-
-def place_of(task: asyncio.Task[Any]) -> str:
-    """Where a task stands, for messages: file, line and function of its innermost own frame."""
-    return _place(task)
 
 
 def _place(task: asyncio.Task[Any]) -> str:

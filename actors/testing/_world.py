@@ -114,7 +114,7 @@ class World:
     def ref(self, actor: Workflow[A, ..., R], key: str) -> WorkflowRef[A, R]: ...
     def ref(self, actor: Any, key: str) -> Any:
         """As `Runtime.ref`; the reference goes on working after a restart."""
-        return make_ref(self, actor, key)
+        return make_ref(self.registry, actor, key, self)
 
     async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
         """As `Runtime.start`; the reference goes on working after a restart."""

@@ -112,7 +112,7 @@ class Pilgrim:
         return [type(each).__name__ for each in await asyncio.gather(*asked, return_exceptions=True)]
 
     async def result(self) -> str:
-        return await current_actor().workflow_ref(Oracle.run, "o").result()
+        return await current_actor().ref(Oracle.run, "o").result()
 
     async def start(self, seconds: float) -> str:
         oracle = await current_actor().start(Oracle.run, "o", seconds)

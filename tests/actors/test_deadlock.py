@@ -62,7 +62,7 @@ class Pair:
     @workflow
     async def run(self, other: str) -> str:
         await current_actor().start(Pair.run, other, current_actor().key)
-        return await current_actor().workflow_ref(Pair.run, other).result()
+        return await current_actor().ref(Pair.run, other).result()
 
 
 def _next(key: str) -> ActorRef[Caller]:

@@ -44,7 +44,7 @@ class Visitor:
             await wait_until(self._is_ready)
         elif what == "result":
             await current_actor().start(Visitor.run, "other", "signal")
-            await current_actor().workflow_ref(Visitor.run, "other").result()
+            await current_actor().ref(Visitor.run, "other").result()
         return what
 
     def _is_ready(self) -> bool:

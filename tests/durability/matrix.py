@@ -330,7 +330,7 @@ class Starting(Diary):
         first = await me.start(Account.run, "b-1", 3)
         await me.start(Account.run, "b-2", -1)
         try:
-            await me.workflow_ref(Account.run, "b-2").result()
+            await me.ref(Account.run, "b-2").result()
         except ActorFailed as failed:
             self.told.append(failed.error)
         return [await first.result(), await first.result()]

@@ -91,7 +91,7 @@ class Order:
         shipment = await current_actor().start(Shipment.run, "s-1", "o-42", by="ada")
         assert_type(shipment, WorkflowRef[Shipment, int])
         assert_type(await shipment.result(), int)
-        assert_type(await current_actor().workflow_ref(Shipment.run, "s-1").result(), int)
+        assert_type(await current_actor().ref(Shipment.run, "s-1").result(), int)
         await current_actor().start(Shipment.run, "s-1", 42)  # E8
         stock = current_actor().ref(Stock, "tea")
         assert_type(stock, ActorRef[Stock])

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 from rich.tree import Tree
 
-from ..._info import ActorInfo, Waiting, DeadLetterInfo
+from ..._info import ActorInfo, DeadLetterInfo, Waiting
 from .._tree import LEFT_OUT, MAX_DEPTH, MAX_NODES, Group, Node, inline, json_of, printable
 from .._view import ActorView, LetterView, MessageView
 from ._screen import ago, console, counted, due, facts, key_text, status_text, table, when
@@ -202,7 +202,7 @@ def print_letter(letter: LetterView) -> None:
     rows: list[tuple[str, str | Text]] = [
         ("message", _call(info.handler, letter.arguments)),
         ("put aside", when(info.at)),
-        ("attempts", f"{info.failed} failed, {info.interrupted} interrupted by a crash"),
+        ("attempts", f"{info.failed} failed, {info.interrupted} interrupted by a crash{', partly applied' if info.partly else ''}"),
         ("cause", Text(printable(info.error), "red")),
     ]
     rows += [(name, printable(text)) for name, text in (("sent by", letter.sender), ("key", letter.key)) if text]
