@@ -38,7 +38,7 @@ class Listed(NamedTuple):
 
 @final
 class Catalogue:
-    """What can be called in a store. `wanted` is "event", "signal" or "query" throughout."""
+    """What can be called in a store. `wanted` is "event", "signal", "query" or "workflow" throughout."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads

@@ -19,6 +19,10 @@ from ._registry import Registry
 from ._watchdog import Watchdog
 
 
+def _unwired(*_: object) -> None:
+    raise AssertionError("the host has not said who does this")
+
+
 @final
 @dataclass(slots=True)
 class Epoch:
@@ -43,13 +47,13 @@ class Epoch:
     max_active: int
     check_queries: int
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
-    reply: Callable[[tuple[bytes, int], Outcome], None] = lambda reply_to, outcome: None
+    reply: Callable[[tuple[bytes, int], Outcome], None] = _unwired
     spare: Coroutines = field(default_factory=Coroutines)
-    start: Callable[[ActorId, RequestRow], None] = lambda actor, row: None
-    give_up: Callable[[MessageId], None] = lambda request: None
-    cancel: Callable[[MessageId], None] = lambda request: None
-    suspect: Callable[[ActorId], None] = lambda actor: None
-    set_alarm: Callable[[ActorId, float], None] = lambda actor, due: None
+    start: Callable[[ActorId, RequestRow], None] = _unwired
+    give_up: Callable[[MessageId], None] = _unwired
+    cancel: Callable[[MessageId], None] = _unwired
+    suspect: Callable[[ActorId], None] = _unwired
+    set_alarm: Callable[[ActorId, float], None] = _unwired
     awaiting: dict[ActorId, list[asyncio.Future[Outcome]]] = field(default_factory=dict)
     readers: dict[ActorId, list[asyncio.Future[None]]] = field(default_factory=dict)
     arrivals: int = field(default=0)  # how many were given a row in this epoch

@@ -3,7 +3,7 @@
     PerdureError                     everything this project raises on purpose
     ├── DefinitionError              a class, a decorator or an option that cannot work; raised where it is written
     ├── UnknownActorType             no such type is hosted
-    ├── UnknownHandler               the type has no such event, signal or query
+    ├── UnknownHandler               the type has no such event, signal, query, workflow or timer
     ├── WrongArguments               (TypeError) they do not fit the handler's signature
     ├── NotSerializable              (TypeError) a value that no codec can store; names its path
     ├── NotDeserializable            stored bytes that the code of today cannot read
@@ -93,7 +93,10 @@ class UnknownActorType(PerdureError):
 
 @final
 class UnknownHandler(PerdureError):
-    """The actor type has no such handler. `wanted` is what was looked for ("event", "signal" or "query"); `meant` shows the right call."""
+    """The actor type has no such handler. `meant` shows the right call.
+
+    `wanted` is what was looked for: "event", "signal", "query", "workflow" or "timer".
+    """
 
     __module__ = "perdure.actors"
 

@@ -53,7 +53,7 @@ StreamItem.__module__ = "perdure.actors"
 class ActorInfo(NamedTuple):
     """An actor as it stood between two turns. Times are seconds since the epoch.
 
-    `events` and `interrupts` are the messages that wait in each lane. `turn` counts the turns of this incarnation. `attempts` is how often
+    `events` and `interrupts` are the messages that wait in each lane. `turn` counts its turns, over all its lives. `attempts` is how often
     the event at the head has failed, and `retry_at` when it is tried again. `error` is why a quarantined actor stands still, or a failed
     workflow failed. `waits` is what a suspended actor waits for. `signals` is how many have come and are not taken, `emitted` how long its
     stream is.

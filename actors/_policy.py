@@ -16,7 +16,7 @@ from ._errors import DefinitionError
 
 @final
 class Retry(msgspec.Struct, frozen=True):
-    """How often a failing message is tried, and how long between: `initial * factor ** (failures - 1)`, at most `maximum`.
+    """How often a failing message or step is tried, and how long between: `initial * factor ** (failures - 1)`, at most `maximum`.
 
     `max_attempts` counts the first attempt too: 1 is never again. `retry_on` are the errors that are worth another attempt (default: any
     Exception), and `give_up_on` those of them that are not. Raises DefinitionError for values that make no sense.
@@ -37,7 +37,7 @@ class Retry(msgspec.Struct, frozen=True):
                 repr(self), "it makes no sense", "Give max_attempts >= 1, initial >= 0, factor >= 1 and maximum >= initial."
             )
         try:
-            self.is_worth_it(Exception())
+            isinstance(None, self.retry_on), isinstance(None, self.give_up_on)
         except TypeError:
             cure = "Write retry_on=(OSError, ValueError), with classes of exceptions in it; give_up_on likewise."
             raise DefinitionError(repr(self), "errors are told by a tuple of classes", cure) from None

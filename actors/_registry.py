@@ -16,7 +16,10 @@ from ._errors import DefinitionError, UnknownActorType
 
 @final
 class HandlerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A handler or declared signal: `kind` is "event", "signal" or "query"; `schema` describes its arguments in JSON, None if opaque."""
+    """A handler or declared signal; `schema` describes its arguments in JSON, None if opaque.
+
+    `kind` is "event", "signal", "query", "workflow" or "timer".
+    """
 
     name: str
     kind: str

@@ -1,4 +1,6 @@
-"""What follows from a turn: its replies, its messages to others, or — if it failed — another attempt, a dead letter, a quarantine.
+"""What follows from a message: from its turn, or where the host deals with it alone (a result asked for, a timer due, a deletion).
+
+Replies, messages to others and requests to the host; or, if its turn failed, another attempt, a dead letter, a quarantine.
 
 Everything that is decided here goes into the open batch together with the actor's new snapshot; what leaves the host waits for that
 batch's gate.
@@ -343,7 +345,7 @@ class Settlement:
         self.touch(activation)
 
     def quarantine(self, activation: Activation, error: BaseException) -> None:
-        """The actor's records cannot be used: it stands still, with its messages kept, and asks are refused."""
+        """The actor cannot go on: it stands still, its messages are kept, and asks are refused."""
         failure = Failure.of(error)
         logger.error("%s is quarantined: %s: %s", activation.actor, failure.type_name, failure.text)
         activation.failure = failure

@@ -219,10 +219,6 @@ def _problems(options: StepOptions) -> Iterator[str]:
         yield f"at_once={options.at_once!r} lets none run"
     if options.executor not in {"thread", "process"}:
         yield f"executor={options.executor!r} is neither 'thread' nor 'process'"
-    try:
-        options.retry.is_worth_it(Exception())
-    except TypeError:
-        yield f"retry={options.retry!r} is to tell errors by what are no exception classes"
 
 
 _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
@@ -241,7 +237,7 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
 # --- inside a step ---
 
 
-class Work(Protocol):
+class RunningAttempt(Protocol):
     """What the host lets a running step do."""
 
     def heartbeat(self, progress: object) -> None:
@@ -262,10 +258,12 @@ class StepInfo:
     """
 
     __module__ = "perdure.actors"
-    __slots__ = ("_request", "_work", "actor", "attempt", "progress", "resources")
+    __slots__ = ("_request", "_running", "actor", "attempt", "progress", "resources")
 
-    def __init__(self, work: Work, actor: ActorId, attempt: int, request: MessageId, progress: Any, resources: Mapping[str, Any]) -> None:
-        self._work = work
+    def __init__(
+        self, running: RunningAttempt, actor: ActorId, attempt: int, request: MessageId, progress: Any, resources: Mapping[str, Any]
+    ) -> None:
+        self._running = running
         self.actor: Final = actor
         self.attempt: Final = attempt
         self._request: Final = request
@@ -282,11 +280,11 @@ class StepInfo:
 
     def heartbeat(self, progress: object = None) -> None:
         """Record how far this attempt is, for the next one, should this one fail or be interrupted. Raises NotSerializable."""
-        self._work.heartbeat(progress)
+        self._running.heartbeat(progress)
 
     def emit(self, name: str, payload: object = None) -> None:
         """Append an item to the stream of the actor that asked for the step. Raises NotSerializable."""
-        self._work.emit(name, payload)
+        self._running.emit(name, payload)
 
 
 STEP: Final[contextvars.ContextVar[StepInfo]] = contextvars.ContextVar("perdure_step")

@@ -55,7 +55,7 @@ class StepStatistics(NamedTuple):
 
 
 @final
-class _Work:
+class _Outstanding:
     """One outstanding request. `row` is as it stands in the store, or newer."""
 
     __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "task", "ticket")
@@ -84,18 +84,18 @@ class _Attempt(NamedTuple):
     """What one attempt may do while it runs; one that was given up, and runs on in its thread, says nothing any more."""
 
     steps: Steps
-    work: _Work
+    work: _Outstanding
     number: int
 
     def heartbeat(self, progress: object) -> None:
-        """As `Work.heartbeat`, from any thread."""
+        """As `RunningAttempt.heartbeat`, from any thread."""
         self.steps.from_any_thread(partial(self._if_current, self.steps.record_progress, PICKLE.encode(progress)))
 
     def emit(self, name: str, payload: object) -> None:
-        """As `Work.emit`, from any thread."""
+        """As `RunningAttempt.emit`, from any thread."""
         self.steps.from_any_thread(partial(self._if_current, partial(self.steps.emit, name=name), PICKLE.encode(payload)))
 
-    def _if_current(self, act: Callable[[_Work, bytes], None], payload: bytes) -> None:
+    def _if_current(self, act: Callable[[_Outstanding, bytes], None], payload: bytes) -> None:
         if self.steps.is_wanted(self.work) and self.work.started and self.work.attempt == self.number:
             act(self.work, payload)
 
@@ -117,11 +117,11 @@ class Steps:
         self._query = query
         self._info = info
         self._loop = asyncio.get_running_loop()
-        self._works: dict[MessageId, _Work] = {}
+        self._works: dict[MessageId, _Outstanding] = {}
         self._given_up: set[MessageId] = set()  # by turns that are not durable yet
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
-        self._waiting: list[_Work] = []  # until `run` begins
+        self._waiting: list[_Outstanding] = []  # until `run` begins
         self._stopped = False
         self._turnstiles = Turnstiles(epoch.clock, at_once)
         self._threads: Threads | None = None
@@ -154,7 +154,7 @@ class Steps:
         """Begin what a durable turn has asked for, or go on with it after a restart."""
         if row.id in self._works or row.id in self._given_up:
             return
-        work = self._works[row.id] = _Work(actor, row)
+        work = self._works[row.id] = _Outstanding(actor, row)
         self._begin_when_due(work)
 
     def give_up(self, request: MessageId) -> None:
@@ -173,7 +173,7 @@ class Steps:
         if work.task is not None and getcoroutinestate(work.task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
             self._leave(work)  # of a task that is cancelled before it began, not even the clean-up runs
 
-    def is_wanted(self, work: _Work) -> bool:
+    def is_wanted(self, work: _Outstanding) -> bool:
         """Whether its outcome is still to come from this epoch."""
         request = work.row.id
         return self._tasks is not None and self._works.get(request) is work and request not in self._given_up
@@ -224,7 +224,7 @@ class Steps:
 
     # --- attempts ---
 
-    def _begin_when_due(self, work: _Work, error: BaseException | None = None) -> None:
+    def _begin_when_due(self, work: _Outstanding, error: BaseException | None = None) -> None:
         if error is not None or self._works.get(work.row.id) is not work:
             return
         if work.row.due > self._epoch.clock.now():
@@ -232,7 +232,7 @@ class Steps:
         else:
             self._begin(work)
 
-    def _begin(self, work: _Work) -> None:
+    def _begin(self, work: _Outstanding) -> None:
         """Have the request seen to as soon as there is a place for it."""
         work.alarm = None
         if self._stopped:
@@ -248,7 +248,7 @@ class Steps:
             else:
                 self._finish(work, Raised(Failure.of(hopeless)))
 
-    def _is_known(self, work: _Work) -> bool:
+    def _is_known(self, work: _Outstanding) -> bool:
         """Whether this process can run the step; if not it stays outstanding, for the next one."""
         try:
             work.step = find_step(work.row.name)
@@ -258,7 +258,7 @@ class Steps:
             return False
         return True
 
-    def _hopeless(self, work: _Work) -> StepFailed | None:
+    def _hopeless(self, work: _Outstanding) -> StepFailed | None:
         """Why there is to be no further attempt, if its host has died too often, or its time has passed meanwhile."""
         row, over_all = work.row, work.options.timeout_over_all
         if row.interrupted >= MAX_INTERRUPTED:
@@ -269,13 +269,13 @@ class Steps:
             return None
         return self._failed(work, reason, None if row.failure is None else row.failure.revive())
 
-    def _go(self, work: _Work, see_to: Callable[[_Work], Coroutine[Any, Any, Outcome | None]]) -> None:
+    def _go(self, work: _Outstanding, see_to: Callable[[_Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
         assert self._tasks is not None
         work.ticket = None
         self._running += 1
         work.task = self._tasks.create_task(self._perform(work, see_to), context=self._context.copy())
 
-    async def _perform(self, work: _Work, see_to: Callable[[_Work], Coroutine[Any, Any, Outcome | None]]) -> None:
+    async def _perform(self, work: _Outstanding, see_to: Callable[[_Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
         try:
             outcome = await see_to(work)
             if outcome is not None and self.is_wanted(work):
@@ -283,7 +283,7 @@ class Steps:
         finally:
             self._leave(work)
 
-    def _leave(self, work: _Work) -> None:
+    def _leave(self, work: _Outstanding) -> None:
         work.task = None
         self._running -= 1
         if work.step is not None:
@@ -291,7 +291,7 @@ class Steps:
         if not self._running:
             self._tell_idle()
 
-    def _finish(self, work: _Work, outcome: Outcome) -> None:
+    def _finish(self, work: _Outstanding, outcome: Outcome) -> None:
         """The outcome takes the request's place in one batch: it is never asked for again."""
         del self._works[work.row.id]
         self._done += 1
@@ -302,7 +302,7 @@ class Steps:
         self._deliver(work.actor, Delivery(envelope))
         self._epoch.commit.expect()  # the turn that takes it may ask for the next step, which waits for the commit
 
-    async def _read(self, work: _Work) -> Outcome:
+    async def _read(self, work: _Outstanding) -> Outcome:
         """What an actor asks about another one."""
         row = work.row
         assert row.target is not None
@@ -314,7 +314,7 @@ class Steps:
         except Exception as error:  # noqa: BLE001  whatever stands in the way of an answer is for the actor to know
             return Raised(Failure.of(error))
 
-    async def _attempt(self, work: _Work) -> Outcome | None:
+    async def _attempt(self, work: _Outstanding) -> Outcome | None:
         """One attempt; None if there is to be another, or none is wanted."""
         seconds = self._note_beginning(work)
         clock = self._epoch.clock
@@ -339,7 +339,7 @@ class Steps:
                 deadline.cancel()
         return self._encoded(work, value)
 
-    def _note_beginning(self, work: _Work) -> float | None:
+    def _note_beginning(self, work: _Outstanding) -> float | None:
         """Returns the seconds that the attempt may take, if there is a limit."""
         work.started = self._epoch.clock.now()
         work.first = work.row.first or work.started
@@ -354,7 +354,7 @@ class Steps:
         work.limited = bool(limits)
         return min(limits) if limits else None
 
-    async def _call(self, work: _Work) -> Any:
+    async def _call(self, work: _Outstanding) -> Any:
         step = work.step
         assert step is not None
         args, kwargs = step.call.decode_call(work.row.payload)
@@ -372,19 +372,19 @@ class Steps:
         about = work.actor, work.attempt, work.row.id, progress
         return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, about))
 
-    def _expire(self, work: _Work) -> None:
+    def _expire(self, work: _Outstanding) -> None:
         work.expired = True
         if work.task is not None:
             work.task.cancel()
 
-    def _encoded(self, work: _Work, value: object) -> Outcome:
+    def _encoded(self, work: _Outstanding, value: object) -> Outcome:
         assert work.step is not None
         try:
             return Value(encoded_result(work.step, value, partial(self._failed, work)))
         except StepFailed as failed:
             return Raised(Failure.of(failed))
 
-    def _fail(self, work: _Work, error: Exception) -> Outcome | None:
+    def _fail(self, work: _Outstanding, error: Exception) -> Outcome | None:
         """Try it again later, or say that it failed."""
         if not self.is_wanted(work):
             return None
@@ -403,7 +403,7 @@ class Steps:
         self._epoch.commit.stage().when_open(partial(self._begin_when_due, work))
         return None
 
-    def _failed(self, work: _Work, reason: str, cause: Exception | None = None) -> StepFailed:
+    def _failed(self, work: _Outstanding, reason: str, cause: Exception | None = None) -> StepFailed:
         row = work.row
         failed = StepFailed(row.name, work.actor, reason, row.failed, row.interrupted, idempotency_key_of(work.actor, row.id))
         failed.__cause__ = cause
@@ -422,18 +422,18 @@ class Steps:
         else:
             self._loop.call_soon_threadsafe(work)
 
-    def record_progress(self, work: _Work, progress: bytes) -> None:
+    def record_progress(self, work: _Outstanding, progress: bytes) -> None:
         """Keep what a heartbeat said for the next attempt."""
         work.row = msgspec.structs.replace(work.row, progress=progress)
         self._store(work)
 
-    def emit(self, work: _Work, payload: bytes, name: str) -> None:
+    def emit(self, work: _Outstanding, payload: bytes, name: str) -> None:
         """Send an item on its way to the actor's stream."""
         now = self._epoch.clock.now()
         item = Envelope(id=MessageId(self._epoch.entropy.token()), kind=Kind.EMIT, name=name, payload=payload, sent_at=now)
         self._deliver(work.actor, Delivery(item))
 
-    def _store(self, work: _Work) -> None:
+    def _store(self, work: _Outstanding) -> None:
         if self.is_wanted(work):
             put_request(self._epoch.commit.batch, suffix_of(work.actor), work.row)
             self._epoch.commit.stage(len(work.row.payload) + 200)
