@@ -41,3 +41,9 @@ def test_a_late_attempt_waits_the_maximum_and_no_longer() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, int]) -> None:
     with pytest.raises(DefinitionError, match="makes no sense"):
         Retry(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{"retry_on": [OSError]}, {"retry_on": (OSError, "ValueError")}, {"give_up_on": [OSError]}])
+def test_a_policy_that_cannot_tell_errors_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(DefinitionError, match="tuple of classes"):
+        Retry(**values)  # type: ignore[arg-type]

@@ -594,7 +594,6 @@ async def test_a_step_on_a_method_is_refused_with_the_cure() -> None:
         {"timeout": 10},
         {"timeout_over_all": -SECOND},
         {"retry": 3},
-        {"retry": Retry(retry_on=("ValueError",))},  # type: ignore[arg-type]
         {"rate": 5},
         {"at_once": 0},
         {"executor": "gpu"},
