@@ -110,7 +110,7 @@ class Activation:
         self.used = True
         self.coroutines: Coroutines | None = None  # what of it waits, or has: what it keeps in its state may be bound to their loop
         self.signals: dict[str, list[KeptSignal]] | None = None  # that nobody has taken yet, by name
-        self.failed = (0, 0)  # (seq, attempts) of a signal that is tried again at once
+        self.failed: tuple[int, int] = (0, 0)  # (seq, attempts) of a signal that is tried again at once
         self.fired = 0.0  # the due time of the last firing that was put into the mailbox
         self._instance: object | None = None
         self._staged_status: Status | None = None

@@ -82,7 +82,7 @@ class Suspicion:
         if chain:
             wait = next(wait for wait in stands[asker].waits if wait.target == chain[1])
             error = ActorDeadlock(str(actor) for actor in chain)
-            awaiter = Awaiter(asker=(*asker, wait.request))
+            awaiter = Awaiter(asker=(asker.type, asker.key, wait.request))
             self._dispatcher.settlement.telling.tell(asker, awaiter, Raised(Failure.of(error)))
 
     async def _stands(self, actors: list[ActorId]) -> dict[ActorId, Stand]:

@@ -156,7 +156,7 @@ class Turn:
         request = RequestKind.ASK if kind is Kind.EVENT else RequestKind.RESULT if kind is Kind.RESULT else RequestKind.START
         asked = self.ask_for(request, f"{name} of {target}", digest)
         found = request_id(self.incarnation, self.number, asked.nth)
-        self.effects.append(Send(target, self._envelope(kind, name, payload, key, asker=(*self.actor, found))))
+        self.effects.append(Send(target, self._envelope(kind, name, payload, key, asker=(self.actor.type, self.actor.key, found))))
         return found
 
     def _envelope(
