@@ -395,6 +395,13 @@ class Coroutines:
             if condition in (self._conditions or ()):
                 self._conditions.remove(condition)
 
+    def _waits_by_primitive(self) -> bool:
+        """Whether a task waits for something that other code of the actor may do at any time, and not for an outcome or for other tasks."""
+        known = {id(each.future) for each in self._pending.values()}
+        known |= {id(waiter.future) for waiters in (self._waiters or {}).values() for waiter in waiters}
+        known |= {id(condition.future) for condition in self._conditions or ()}
+        return any(id(task.waits_for) not in known and not task.waits_for_tasks for task in self.loop.tasks())
+
     def awaits(self, request: MessageId) -> bool:
         """Whether anybody waits for that outcome."""
         return request in self._pending
@@ -409,6 +416,8 @@ class Coroutines:
         waits = [Wait(each.kind.name.lower(), each.name, each.since, 0.0, each.target, found) for found, each in listed]
         if len(self._pending) > MAX_WAITS:
             waits.append(Wait("others", f"{len(self._pending) - MAX_WAITS} more"))
+        if any(each.target is not None for each in self._pending.values()) and self._waits_by_primitive():
+            waits.append(Wait("primitive", ""))  # a lock, an event, a queue: whoever looks for deadlocks has to know
         for name, waiters in (self._waiters or {}).items():
             waits += [Wait("signal", name, waiter.since) for waiter in waiters]
         waits += [Wait("condition", _name_of(each.holds), each.since) for each in self._conditions or ()]

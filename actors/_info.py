@@ -10,9 +10,11 @@ from ._records import Cursor, DeadLetter, Raised, Snapshot, Status
 
 @final
 class Waiting(NamedTuple):
-    """Something that an actor waits for: a "step", "ask", "result", "query", "info", "start", "signal", "condition" or "timer".
+    """Something that an actor waits for.
 
-    `name` says which one; `since` and `until` are seconds since the epoch, `until` None without an end.
+    `kind` is "step", "ask", "result", "query", "info", "start", "signal", "condition", "timer", "primitive" (a lock, an event, a queue), or
+    "others" where there are too many to list. `name` says which one; `since` and `until` are seconds since the epoch, `until` None without
+    an end.
     """
 
     kind: str

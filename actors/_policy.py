@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
-from typing import final
+from typing import Any, final
 
 import msgspec
 
@@ -36,11 +36,11 @@ class Retry(msgspec.Struct, frozen=True):
             raise DefinitionError(
                 repr(self), "it makes no sense", "Give max_attempts >= 1, initial >= 0, factor >= 1 and maximum >= initial."
             )
-        try:
-            isinstance(None, self.retry_on), isinstance(None, self.give_up_on)
-        except TypeError:
-            cure = "Write retry_on=(OSError, ValueError), with classes of exceptions in it; give_up_on likewise."
-            raise DefinitionError(repr(self), "errors are told by a tuple of classes", cure) from None
+        given: tuple[Any, Any] = self.retry_on, self.give_up_on
+        for classes in given:
+            if not isinstance(classes, tuple) or not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+                cure = "Write retry_on=(OSError, ValueError), with classes of exceptions in it; give_up_on likewise."
+                raise DefinitionError(repr(self), "errors are told by a tuple of classes", cure)
 
     def is_worth_it(self, error: BaseException) -> bool:
         """Whether an attempt that ended so may be followed by another."""

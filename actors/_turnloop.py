@@ -19,7 +19,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
-from types import MethodType
+from types import CodeType, CoroutineType, MethodType
 from typing import Any, Final, NoReturn, Protocol, Self, TypeVarTuple, Unpack, final
 
 from ._errors import NotDurable, TurnDidNotEnd
@@ -32,6 +32,9 @@ MAX_CLOSINGS: Final = 100  # of one coroutine whose clean-up waits again and aga
 FEW_TASKS: Final = 64
 NUMBER_BITS: Final = 12  # of a number that count; a life with more tasks and futures goes on into the seed
 LATEST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last second that a datetime has
+
+
+AWAITS_TASKS: Final = frozenset({asyncio.wait.__code__.co_filename, asyncio.TaskGroup.__aexit__.__code__.co_filename})
 
 
 class Journal(Protocol):
@@ -77,6 +80,20 @@ class TurnTask(asyncio.Task[Any]):
     def _loop(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride]
         # Nothing but anyio.to_thread asks for it by this name, when it is about to start its first thread.
         raise NotDurable("a thread (anyio.to_thread)", CURE)
+
+    @property
+    def waits_for(self) -> asyncio.Future[Any] | None:
+        """The future that it waits for."""
+        return self._fut_waiter  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def waits_for_tasks(self) -> bool:
+        """Whether what it waits for is the end of other tasks: one of them, a gathering, a task group, `asyncio.wait`."""
+        waiter = self.waits_for
+        if isinstance(waiter, asyncio.Task) or not isinstance(waiter, TurnFuture):
+            return True
+        code = _innermost(self.get_coro())
+        return code.co_filename in AWAITS_TASKS or code.co_name == "__aexit__"  # the latter is a task group of anyio's
 
     def cancel(self, msg: Any | None = None) -> bool:
         """As in asyncio; whoever is woken by it is woken in the order of creation among all that one callback cancels."""
@@ -411,6 +428,14 @@ for _what, _names in REFUSED.items():
 def new_turn_loop(journal: Journal) -> TurnLoop:
     """A loop for the code of one actor."""
     return TurnLoop(journal)  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]  # what it lacks by its text is set above
+
+
+def _innermost(coroutine: Any) -> CodeType:
+    """The code of the coroutine at the end of a chain of awaits."""
+    while isinstance(awaited := coroutine.cr_await, CoroutineType):
+        coroutine = awaited
+    code: CodeType = coroutine.cr_code
+    return code
 
 
 def _is_redelivery(handle: events.Handle) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import anyio
 import pytest
 from perdure.actors import (
     ActorDeadlock,
@@ -13,6 +14,7 @@ from perdure.actors import (
     current_actor,
     durable_actor,
     on_event,
+    on_signal,
     send_signal,
     signal,
     wait_for_signal,
@@ -45,6 +47,26 @@ class Caller:
     @on_event
     async def ask_on_for_a_minute(self, keys: list[str]) -> str:
         return await _next(keys[0]).options(timeout=timedelta(minutes=1)).ask(Caller.ask_on, keys[1:])
+
+    @on_event
+    async def ask_on_or_be_freed(self, keys: list[str]) -> str:
+        self.freed = asyncio.Event()
+        ask = asyncio.ensure_future(_next(keys[0]).ask(Caller.ask_on, keys[1:]))
+        event = asyncio.ensure_future(self.freed.wait())
+        await asyncio.wait([ask, event], return_when=asyncio.FIRST_COMPLETED)
+        ask.cancel()
+        return "freed" if event.done() else "answered"
+
+    @on_signal
+    def free(self) -> None:
+        self.freed.set()
+
+    @on_event
+    async def ask_on_in_a_group(self, keys: list[str]) -> str:
+        async with anyio.create_task_group() as outer, asyncio.TaskGroup() as inner:
+            outer.start_soon(asyncio.sleep, 0)
+            answer = inner.create_task(_next(keys[0]).ask(Caller.ask_on, keys[1:]))
+        return answer.result()
 
     @on_event
     async def ask_on_until_released(self, keys: list[str]) -> str:
@@ -118,6 +140,25 @@ async def test_a_circle_with_another_way_out_takes_it(make_world: MakeWorld) -> 
     await send_signal(world.ref(Caller, "a"), Caller.released)
 
     assert await asked == "released"
+
+
+async def test_a_lock_an_event_or_a_queue_is_another_way_out(make_world: MakeWorld) -> None:
+    world = await make_world(Caller)
+    asked = asyncio.create_task(world.ref(Caller, "a").ask(Caller.ask_on_or_be_freed, ["b", "a"]))
+    await world.settled()
+
+    await send_signal(world.ref(Caller, "a"), Caller.free)
+
+    assert await asked == "freed"
+
+
+async def test_a_circle_through_task_groups_is_named(make_world: MakeWorld) -> None:
+    world = await make_world(Caller)
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await world.ref(Caller, "a").ask(Caller.ask_on_in_a_group, ["b", "a"])
+
+    assert caught.value.subgroup(ActorDeadlock) is not None
 
 
 async def test_workflows_that_await_each_others_result_are_named(make_world: MakeWorld) -> None:
