@@ -65,8 +65,8 @@ class Caller:
     async def ask_on_in_a_group(self, keys: list[str]) -> str:
         async with anyio.create_task_group() as outer, asyncio.TaskGroup() as inner:
             outer.start_soon(asyncio.sleep, 0)
-            answer = inner.create_task(_next(keys[0]).ask(Caller.ask_on, keys[1:]))
-        return answer.result()
+            inner.create_task(_next(keys[0]).ask(Caller.ask_on, keys[1:]))
+        return "answered"
 
     @on_event
     async def ask_on_until_released(self, keys: list[str]) -> str:
