@@ -62,29 +62,34 @@ class Watchdog:
 
         Raises TurnDidNotEnd where it had to be interrupted.
         """
+        interrupted = False
         self.enter(what)
         try:
             try:
-                return work()
+                result = work()
             finally:
-                self.leave()
+                interrupted = self.leave()
+            if not interrupted:
+                return result
         except BaseException as error:
             self.leave()  # the interruption may have come while the first call was at it
-            if _is_interruption(error):
-                raise TurnDidNotEnd(f"{self.limit:g} s", f"{what[1]} of {what[0]}") from None
-            raise
+            if not interrupted and not _is_interruption(error):
+                raise
+        # Also where a task has caught it, or ended with it: whatever it was in the middle of is not to be trusted.
+        raise TurnDidNotEnd(f"{self.limit:g} s", f"{what[1]} of {what[0]}")
 
     def enter(self, what: tuple[object, str]) -> None:
         """A turn begins."""
         self._turn = (what, time.perf_counter())
 
-    def leave(self) -> None:
-        """The turn has ended. After this returned, nothing is raised in the watched thread any more."""
+    def leave(self) -> bool:
+        """The turn has ended; returns whether it was interrupted. After this returned, nothing is raised in the watched thread any more."""
         with self._lock:
             self._turn = None
-            if self._raised:
-                self._raised = False
+            raised, self._raised = self._raised, False
+            if raised:
                 _set_async_exception(self._watched, None)
+            return raised
 
     def _watch(self) -> None:
         warned: tuple[tuple[object, str], float] | None = None

@@ -16,8 +16,11 @@ from perdure.actors import (
     on_activate,
     on_event,
     on_timer,
+    send_signal,
     set_timer,
+    signal,
     step,
+    wait_for_signal,
     workflow,
 )
 
@@ -73,6 +76,20 @@ class Crowd:
     @on_event
     async def go_on_elsewhere(self) -> None:
         continue_as_new(1, 1)
+
+
+@durable_actor
+class Spinner:
+    """Its workflow never lets go of the loop, once it is told to."""
+
+    spin = signal(bool)
+
+    @workflow
+    async def run(self) -> str:
+        while await wait_for_signal(Spinner.spin):
+            while not MET:
+                pass
+        return "let go"
 
 
 @durable_actor
@@ -142,6 +159,23 @@ async def test_a_timer_that_catches_up_misses_not_one_call(make_world: MakeWorld
     await world.settled()
 
     assert await clock.ask(Clock.read) == 2_500
+
+
+async def test_a_workflow_that_never_lets_go_stands_still_and_goes_on_when_it_is_mended(make_world: MakeWorld) -> None:
+    MET.clear()
+    world = await make_world(Spinner, Clock, turn_limit=0.2)
+    spinner = await world.start(Spinner.run, "s")
+    await send_signal(spinner, Spinner.spin, True)
+    await world.settled()
+
+    info = await spinner.info()
+    assert (info.status, "was not done after 0.2 s" in str(info.error)) == ("quarantined", True)
+    assert await world.ref(Clock, "c").ask(Clock.read) == 0
+
+    MET.append("mended")
+    await spinner.retry()
+    await send_signal(spinner, Spinner.spin, False)
+    assert await spinner.result() == "let go"
 
 
 def test_two_steps_of_one_given_name_are_refused() -> None:
