@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -35,8 +37,9 @@ class Ledger:
         self.commits: Callable[[], int] = lambda: 0
 
     def note(self, key: str) -> None:
-        """Write it down, durably."""
-        os.write(self._file, f"{key} {self.commits()}\n".encode())
+        """Write it down, durably. Of a thread it is not known which commit its outcome comes with: any later one."""
+        commits = self.commits() if threading.current_thread() is threading.main_thread() else sys.maxsize
+        os.write(self._file, f"{key} {commits}\n".encode())
         os.fsync(self._file)
 
     def close(self) -> None:

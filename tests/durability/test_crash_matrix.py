@@ -36,7 +36,7 @@ async def test_a_crash_around_any_commit_changes_nothing(program: Program, point
             found = await play(world, ledger, program, nothing)
 
             assert (nth, found) == (nth, expected)
-            assert repeated(ledger, nth if point is CrashPoint.AFTER_COMMIT else nth - 1) == {}
+            assert repeated(ledger, nth if point is CrashPoint.AFTER_COMMIT else nth - 1) == ledger.doubled(1 + world.store.crashes) == {}
             if not world.store.crashes:
                 break
 
