@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, final
@@ -29,6 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def anyio_backend() -> str:
     """Actors run on asyncio alone."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Let no test hear less because of another one, that expected trouble and silenced it."""
+    loggers = [logging.getLogger(name) for name in ("perdure", "perdure.actors", "perdure.actor")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 class AllowedSkip(NamedTuple):
