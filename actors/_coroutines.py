@@ -300,8 +300,7 @@ class Coroutines:
 
     def _cancel_the_rest(self, turn: Turn, reason: str) -> None:
         """The workflow has ended, and this life of the actor with it: so do handlers and tasks that still wait."""
-        for task in list(self.loop.tasks()):
-            task.cancel(reason)
+        self.loop.cancel_all(reason)
         self.loop.run()
         for request in self._pending:
             turn.give_up(request)

@@ -64,6 +64,7 @@ class Crowd:
                 tasks.create_task(asyncio.sleep(1))
         if left:
             asyncio.ensure_future(self._fail())  # noqa: RUF006
+            await asyncio.sleep(0)
             continue_as_new(count, left - 1)
         return "done"
 
