@@ -374,11 +374,12 @@ class DamagedRecord(Exception):
 class RecordFormat(Generic[R]):
     """Packs and unpacks one type of record."""
 
-    __slots__ = ("_decoder", "_encoder")
+    __slots__ = ("_decoder", "_encoder", "_record")
 
     def __init__(self, record: Any) -> None:
+        self._record = record
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(record)
+        self._decoder: msgspec.msgpack.Decoder[R] | None = None  # made when it is needed: all of them would cost an import 3 ms
 
     def pack(self, record: R) -> bytes:
         """The bytes of a record."""
@@ -391,9 +392,13 @@ class RecordFormat(Generic[R]):
         if zlib.crc32(body) != int.from_bytes(raw[:4], "little"):
             raise DamagedRecord("the checksum is wrong")
         try:
-            return self._decoder.decode(body)
+            return (self._decoder or self._make_decoder()).decode(body)
         except msgspec.MsgspecError as error:
             raise DamagedRecord(str(error)) from error
+
+    def _make_decoder(self) -> msgspec.msgpack.Decoder[R]:
+        self._decoder = made = msgspec.msgpack.Decoder(self._record)
+        return made
 
     def read(self, raw: bytes) -> R | DamagedRecord:
         """As `unpack`, with the damage as a value: for readers of many records, of which one must not hide the others."""
