@@ -1,5 +1,6 @@
-"""Looking for deadlocks beside the turns: whenever an actor begins to wait for one that may not be able to answer.
+"""Looking for deadlocks beside the turns.
 
+It looks whenever an actor begins to wait for one that may not be able to answer, or has nothing else left to wait for.
 In memory or not, the actors that it waits for are followed; if the way leads back, one of the waits ends with ActorDeadlock as its reply.
 """
 
