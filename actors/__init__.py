@@ -2,6 +2,7 @@
 
 import typing
 
+from ._children import spawn
 from ._clock import Alarm, Clock, SystemClock
 from ._codec import Codec, PickleCodec, codec_named
 from ._define import durable_actor
@@ -36,7 +37,7 @@ from ._errors import (
     WrongArguments,
 )
 from ._ids import ActorId
-from ._info import ActorInfo, DeadLetterInfo, StreamItem, TimerInfo, Waiting
+from ._info import ActorInfo, ChildExit, ChildInfo, DeadLetterInfo, StreamItem, TimerInfo, Waiting
 from ._marks import (
     Event,
     Query,
@@ -46,6 +47,7 @@ from ._marks import (
     Waits,
     Workflow,
     on_activate,
+    on_child_exit,
     on_event,
     on_signal,
     on_timer,
@@ -57,18 +59,21 @@ from ._outcome_errors import (
     ActorCancelled,
     ActorDeadlock,
     ActorFailed,
+    ChildFailed,
+    CompensationFailed,
     DataLoss,
     SignalTimeout,
     StepFailed,
     WorkflowAlreadyStarted,
     WorkflowNotStarted,
 )
-from ._policy import Rate, Retry
+from ._policy import Backoff, OneForAll, OneForOne, Rate, RestForOne, Retry
 from ._records import Cursor
 from ._ref import ActorRef, Starter, WorkflowRef, send_signal
 from ._renames import Placeholder, rename
 from ._runtime import Runtime
-from ._step import Step, StepInfo, step, step_info
+from ._saga import Saga, saga
+from ._step import Compensated, Step, StepInfo, Unknown, UnknownOutcome, step, step_info
 
 if typing.TYPE_CHECKING:
     from ._client import Client
@@ -87,9 +92,15 @@ __all__ = [
     "ActorRef",
     "Alarm",
     "AskTimeout",
+    "Backoff",
+    "ChildExit",
+    "ChildFailed",
+    "ChildInfo",
     "Client",
     "Clock",
     "Codec",
+    "Compensated",
+    "CompensationFailed",
     "CurrentActor",
     "Cursor",
     "DataLoss",
@@ -109,15 +120,19 @@ __all__ = [
     "NotDurable",
     "NotInActor",
     "NotSerializable",
+    "OneForAll",
+    "OneForOne",
     "PickleCodec",
     "Placeholder",
     "Query",
     "QueryChangedState",
     "Rate",
     "RemoteError",
+    "RestForOne",
     "Retry",
     "Runtime",
     "RuntimeNotRunning",
+    "Saga",
     "Signal",
     "SignalTimeout",
     "Starter",
@@ -130,8 +145,10 @@ __all__ = [
     "TimerInfo",
     "Transient",
     "TurnDidNotEnd",
+    "Unknown",
     "UnknownActorType",
     "UnknownHandler",
+    "UnknownOutcome",
     "VersionMismatch",
     "Waiting",
     "Waits",
@@ -148,14 +165,17 @@ __all__ = [
     "durable_actor",
     "emit",
     "on_activate",
+    "on_child_exit",
     "on_event",
     "on_signal",
     "on_timer",
     "query",
     "rename",
+    "saga",
     "send_signal",
     "set_timer",
     "signal",
+    "spawn",
     "step",
     "step_info",
     "wait_for_signal",

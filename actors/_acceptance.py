@@ -12,7 +12,7 @@ from ..storage import PerdureError, settle
 from ._activation import Activation, Delivery
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import ActorCompleted, IdempotencyMismatch, MailboxFull
+from ._errors import ActorCompleted, ActorNotFound, IdempotencyMismatch, MailboxFull
 from ._ids import ActorId
 from ._persistence import key_digest, put_key_row
 from ._records import KeyRow, Value
@@ -21,6 +21,7 @@ from ._settlement import Settlement
 
 FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # what the workflow's end leaves nobody to take
 OF_ONE_LIFE: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
+OF_THE_LIVING: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})  # they make no actor
 
 
 @final
@@ -39,7 +40,7 @@ class Acceptance:
         if delivery.row is not None and not delivery.attached:
             self._epoch.commit.batch.delete(delivery.row)
             delivery.row = None
-            self._settlement.touch(activation)
+            self._settlement.books.touch(activation)
         if refusal is not None:
             self._refuse(activation, delivery, refusal)
         elif delivery.envelope.is_control:
@@ -50,7 +51,7 @@ class Acceptance:
             self._append(activation, delivery)
 
     def _refusal(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> PerdureError | None:
-        envelope, definition = delivery.envelope, activation.definition
+        envelope = delivery.envelope
         assert activation.mailbox is not None
         if known is not None:
             assert envelope.key is not None
@@ -58,32 +59,48 @@ class Acceptance:
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
             if known.outcome is not None:
                 return None
-        if envelope.kind is Kind.DELETE:
-            return None
-        if envelope.kind is Kind.RETRY and not activation.damaged:
-            return activation.mismatch()
+        if envelope.is_control and (envelope.kind is Kind.DELETE or not activation.damaged):
+            return activation.mismatch() if envelope.kind is Kind.RETRY else None
+        if envelope.kind is Kind.CANCEL and activation.snapshot is None and not len(activation.mailbox):
+            return ActorNotFound(activation.actor)
+        return self._refusal_of_message(activation, envelope, known)
+
+    def _refusal_of_message(self, activation: Activation, envelope: Envelope, known: KeyRow | None) -> PerdureError | None:
         if activation.status.is_end and known is None and envelope.kind in FOR_THE_LIVING:
             return ActorCompleted(activation.actor)
         if activation.failure is not None and (envelope.ask or activation.damaged):  # what the mailbox of a damaged one holds is not known
             return activation.refusal()
-        if known is None and _is_beyond(definition.mailbox_limit, activation, envelope):
-            return MailboxFull(activation.actor, definition.mailbox_limit)
+        limit = activation.definition.mailbox_limit
+        if known is None and _is_beyond(limit, activation, envelope):
+            return MailboxFull(activation.actor, limit)
         return None
 
     def _control(self, activation: Activation, delivery: Delivery) -> None:
-        if delivery.envelope.kind is Kind.DELETE:
-            self._settlement.delete(activation)
-        else:
-            self._settlement.release(activation)
-        self._settlement.telling.answer(activation, delivery, Value(b""))
+        if _is_ahead_of_its_cause(activation, delivery.envelope):
+            self._append(activation, delivery)
+            return
+        refused: PerdureError | None = None
+        match delivery.envelope.kind:
+            case Kind.DELETE:
+                self._settlement.delete(activation)
+            case Kind.TERMINATE:
+                refused = self._settlement.lives.terminate(activation, delivery.envelope)
+            case _:
+                self._settlement.release(activation)
+        outcome = Value(b"") if refused is None else refused_with(refused)
+        self._settlement.books.telling.answer(activation, delivery, outcome)
 
     def _append(self, activation: Activation, delivery: Delivery) -> None:
         envelope = delivery.envelope
         assert activation.mailbox is not None
         if envelope.kind in OF_ONE_LIFE and not _is_of_this_life(activation, envelope):
             return
-        if envelope.kind is Kind.EMIT and activation.snapshot is None:
-            return  # by a step of an actor that was deleted meanwhile
+        if (
+            envelope.kind in OF_THE_LIVING
+            and activation.snapshot is None
+            and (envelope.kind is not Kind.ORPHAN or not len(activation.mailbox))
+        ):
+            return  # it was deleted meanwhile
         seq = activation.mailbox.append(envelope)
         if delivery.answered is not None:
             activation.asked = activation.asked or {}
@@ -94,7 +111,7 @@ class Acceptance:
             put_key_row(self._epoch.commit.batch, activation.actor, key_digest(envelope.key[0]), row)
         if envelope.asker is not None and activation.standing.holds:
             self._epoch.suspect(ActorId(*envelope.asker[:2]))
-        gate = self._settlement.touch(activation, len(envelope.payload) + 100)
+        gate = self._settlement.books.touch(activation, len(envelope.payload) + 100)
         if delivery.accepted is not None:
             gate.when_open(partial(settle, delivery.accepted))
 
@@ -102,27 +119,37 @@ class Acceptance:
         if delivery.accepted is not None:
             activation.gate.when_open(partial(settle, delivery.accepted))
         if known.outcome is not None:
-            self._settlement.telling.answer(activation, delivery, known.outcome)
+            self._settlement.books.telling.answer(activation, delivery, known.outcome)
         elif delivery.answered is not None or delivery.envelope.awaiter is not None:
             delivery.attached = True
             activation.asked = activation.asked or {}
             activation.asked.setdefault(known.seq, []).append(delivery)
-            self._settlement.touch(activation)
+            self._settlement.books.touch(activation)
 
     def _refuse(self, activation: Activation, delivery: Delivery, refusal: PerdureError) -> None:
         envelope = delivery.envelope
         accepted = delivery.accepted
         if accepted is not None:
             activation.gate.when_open(lambda error: settle(accepted, error or refusal))
+        elif envelope.kind in {Kind.CANCEL, Kind.TERMINATE} and not envelope.ask:
+            return  # by an actor that has no interest in whether there is anything to end
         elif envelope.ask:
-            self._settlement.telling.answer(activation, delivery, refused_with(refusal))
+            self._settlement.books.telling.answer(activation, delivery, refused_with(refusal))
         else:
-            self._settlement.telling.bury(activation.actor, envelope, refusal)
+            self._settlement.books.telling.bury(activation.actor, envelope, refusal)
 
 
 def _is_of_this_life(activation: Activation, envelope: Envelope) -> bool:
     """Whether an outcome is meant for the life that the actor has now, and not for an earlier one."""
     return activation.snapshot is not None and envelope.id.startswith(activation.snapshot.incarnation)
+
+
+def _is_ahead_of_its_cause(activation: Activation, envelope: Envelope) -> bool:
+    """Whether it is to end what has not begun yet: then it waits behind the message that begins it."""
+    if envelope.kind is not Kind.TERMINATE or activation.mailbox is None or not len(activation.mailbox.interrupts):
+        return False
+    parent = activation.standing.parent
+    return activation.snapshot is None or (envelope.parent is not None and (parent is None or parent.id != envelope.parent.id))
 
 
 def _is_beyond(limit: int, activation: Activation, envelope: Envelope) -> bool:

@@ -26,7 +26,7 @@ from ._failure import Failure
 from ._ids import ActorId, Incarnation, MessageId
 from ._mailbox import Item, Mailbox
 from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of, wake_key
-from ._records import NOTHING, BackOff, Outcome, Snapshot, Standing, Status
+from ._records import NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, Status
 from ._taking import revive
 from ._turn import NO_SIGNALS, KeptSignal, Turn
 
@@ -72,6 +72,7 @@ class Activation:
         "asked",
         "awaiters",
         "changed",
+        "children",
         "coroutines",
         "damaged",
         "definition",
@@ -80,6 +81,7 @@ class Activation:
         "failure",
         "fired",
         "gate",
+        "held",
         "mailbox",
         "outstanding",
         "queued",
@@ -102,6 +104,8 @@ class Activation:
         self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
         self.awaiters: set[Awaiter] | None = None  # beyond this process's memory, read for a deletion, which is to tell them all
         self.outstanding: list[MessageId] | None = None  # requests, read for a deletion, which is to give them all up
+        self.held: tuple[int, Envelope] | None = None  # the event whose handler waits, read for what ends it without a replay
+        self.children: dict[MessageId, ChildRow] | None = None  # in the order in which they were spawned
         self.gate = DURABLE
         self.dirty = False  # something is to be staged
         self.changed = False  # and the snapshot is part of it
@@ -168,6 +172,7 @@ class Activation:
         self.failure = failure
         self.changed = False
         self.signals = None
+        self.children = None
         self._staged_status = None if snapshot is None else snapshot.status
         self._staged_wake = math.inf if snapshot is None else snapshot.next_due
         self.mailbox = Mailbox(snapshot.event, snapshot.interrupt) if snapshot is not None else Mailbox(0, 0)
@@ -209,7 +214,7 @@ class Activation:
         if item is not None:
             return item
         item = mailbox.events.head()
-        if item is None or self.waits_until(item) > now:
+        if item is None or self.waits_until(item) > now or self.standing.is_waiting:
             return None
         if self.coroutines is not None and not self.coroutines.takes_events:
             return None
@@ -272,8 +277,15 @@ class Activation:
         )
         self.changed = True
 
+    def settle(self, status: Status, standing: Standing | None, now: float) -> None:
+        """A life has ended, between two turns or after the last one."""
+        assert self.snapshot is not None
+        updated = max(self.snapshot.updated, now)
+        self.snapshot = msgspec.structs.replace(self.snapshot, status=status, standing=standing, back_off=None, updated=updated)
+        self.changed = True
+
     def rearm(self, standing: Standing) -> None:
-        """Its timers are set anew, between two turns."""
+        """What it has besides its state changes, between two turns."""
         assert self.snapshot is not None
         self.snapshot = msgspec.structs.replace(self.snapshot, standing=standing)
         self.changed = True

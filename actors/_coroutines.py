@@ -8,59 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import traceback
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, NamedTuple, final
 
+import anyio
 import msgspec
 
 from ._define import Definition
+from ._endings import Closing, Continued, Ended, Ending, LifeEnd, Renewed, explained, handler_outcome, life_end
 from ._envelope import STARTS, Envelope, Form, Kind
-from ._errors import ActorEvicted, NotDurable, NotInActor, TurnDidNotEnd
+from ._errors import ActorEvicted, NotInActor, TurnDidNotEnd
 from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId, MessageId
-from ._outcome_errors import ActorCancelled
-from ._records import OUTCOME, Outcome, Raised, RequestKind, Value, Wait, refusal
+from ._info import ChildExit
+from ._outcome_errors import ActorCancelled, ChildFailed
+from ._records import OUTCOME, Outcome, Raised, RequestKind, Status, Value, Wait, refusal
 from ._turn import KeptSignal, Turn
-from ._turnloop import CURE, TurnLoop, TurnTask, new_turn_loop
+from ._turnloop import TurnLoop, TurnTask, new_turn_loop
 
 MAX_WAITS: Final = 32  # outcomes that are listed one by one: the list is written with each turn
+STEP_ENDS_WITHIN: Final = 10.0  # seconds that a step, once it was asked to end, is waited for
 MAX_CONDITIONS: Final = 10_000  # that become true in one turn: more is taken for two that wake each other for ever
 
 AMBIENT: Final[contextvars.ContextVar[Coroutines]] = contextvars.ContextVar("perdure_coroutines")
-
-
-class ContinueAsNew(BaseException):
-    """Ends a life of the workflow and begins the next one. Control flow: clean-up runs, `except Exception` does not see it."""
-
-    def __init__(self, payload: bytes) -> None:
-        super().__init__(payload)
-        self.payload = payload
-
-
-@final
-class Ending(NamedTuple):
-    """A handler's end: of which message, and what came of it (None if nobody wants to know). `partly` if it failed in a later turn.
-
-    `seq` is 0 of a task that nobody looked after.
-    """
-
-    seq: int
-    envelope: Envelope
-    outcome: Outcome | None
-    partly: bool = False
-
-
-@final
-class WorkflowEnd(NamedTuple):
-    """The workflow's end: its outcome; `cancelled` if it ended by being cancelled; `next` if it goes on in another life."""
-
-    outcome: Outcome
-    cancelled: bool = False
-    next: ContinueAsNew | None = None
 
 
 @final
@@ -108,6 +81,7 @@ class Coroutines:
     """One actor's code at work, or waiting. `turn` is the turn that is being taken; None between two."""
 
     __slots__ = (
+        "_closing",
         "_conditions",
         "_context",
         "_endings",
@@ -120,12 +94,15 @@ class Coroutines:
         "evicted",
         "loop",
         "turn",
+        "undoing",
     )
 
     def __init__(self) -> None:
         self.loop: Final[TurnLoop] = new_turn_loop(self)
         self.turn: Turn | None = None
-        self.end: WorkflowEnd | None = None  # of the workflow, in this turn
+        self.end: LifeEnd | None = None  # in this turn
+        self._closing: Closing | None = None
+        self.undoing = 0  # sagas that are being undone: their time to clean up does not end before they have
         self._endings: list[Ending] = []
         self._context = contextvars.Context()
         self._context.run(AMBIENT.set, self)
@@ -148,7 +125,13 @@ class Coroutines:
     @property
     def takes_events(self) -> bool:
         """Whether the event slot is free."""
-        return self._slot is None
+        return self._slot is None and self._closing is None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the actor's life is at its end for good, and only cleans up."""
+        closing = self._closing
+        return closing is not None and not isinstance(closing.end or closing.verdict, Continued | Renewed)
 
     @property
     def is_workflow_running(self) -> bool:
@@ -184,10 +167,10 @@ class Coroutines:
         self.end = None
         endings: list[Ending] = []
         self._endings = endings
-        has_ended = False
         loop = self.loop
         if loop.at_rest:
             self._pending.clear()
+            self.undoing = 0
             loop.begin_at(int.from_bytes(turn.incarnation[:4], "big"))
         try:
             with loop.at(turn.time):
@@ -195,22 +178,27 @@ class Coroutines:
                 loop.run()
                 if self._conditions:
                     self._check_conditions()
-                while (self._slot is not None or self._workflow is not None or loop.unretrieved) and self._collect(turn):
-                    has_ended = has_ended or self.end is not None
+                while self._slot or self._workflow or self._closing or loop.unretrieved:
+                    if not self._collect(definition, turn):
+                        break
                     if self._conditions:
                         self._check_conditions()  # endings run code, too
-            if has_ended and not loop.at_rest:
-                self.evict()  # what does not let itself be cancelled has no part in the next life
+            self._leave_the_rest()
         finally:
             self.turn = None
         return endings
+
+    def _leave_the_rest(self) -> None:
+        """What does not let itself be cancelled has no part in the next life."""
+        if self.end is not None and not self.loop.at_rest:
+            self.evict()
 
     def evict(self) -> None:
         """End everything where it waits; clean-up code runs, and may ask for nothing."""
         self.evicted = True
         self.turn = None
         self.loop.evict()
-        self._slot = self._workflow = self._waiters = self._conditions = None
+        self._slot = self._workflow = self._waiters = self._conditions = self._closing = None
         self._pending.clear()
 
     def _let_in(self, definition: Definition, instance: object, seq: int, envelope: Envelope, turn: Turn) -> None:
@@ -232,6 +220,11 @@ class Coroutines:
             handler = definition.require_workflow()
             self._workflow = self._begin(handler, instance, envelope), handler
             self._endings.append(Ending(seq, envelope, Value(b"")))
+        elif kind is Kind.CANCEL or kind is Kind.RENEW or kind is Kind.POISONED:
+            self._ask_to_end(definition, _closing_for(envelope), turn)
+            self._endings.append(Ending(seq, envelope, Value(b"")))
+        elif kind is Kind.CHILD_EXIT or kind is Kind.ESCALATE:
+            self._hear_of_child(definition, instance, envelope, turn)
         else:
             raise AssertionError(f"{kind!r} is no message for an actor's code")
 
@@ -269,24 +262,55 @@ class Coroutines:
                 return
         raise TurnDidNotEnd(f"{MAX_CONDITIONS} conditions that became true", "wait_until")
 
+    # --- children ---
+
+    def _hear_of_child(self, definition: Definition, instance: object, envelope: Envelope, turn: Turn) -> None:
+        """A child has ended for good: tell the handler for that; and if its failure is to be the actor's own, fail."""
+        outcome = OUTCOME.unpack(envelope.payload)
+        child = ActorId(*(envelope.sender or "").split("/", 1))
+        error = outcome.failure.revive() if isinstance(outcome, Raised) else None
+        if definition.child_exit is not None:
+            exit_ = ChildExit(child, envelope.name, error)
+            self._context.copy().run(definition.child_exit.function, instance, exit_)
+        if envelope.kind is Kind.ESCALATE and error is not None and not self._awaits_result(child):
+            failure = ChildFailed(child, turn.actor, f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._look_after(failure, turn)
+
+    def _awaits_result(self, child: ActorId) -> bool:
+        return any(each.kind is RequestKind.RESULT and each.target == child for each in self._pending.values())
+
     # --- endings ---
 
-    def _collect(self, turn: Turn) -> bool:
+    def _collect(self, definition: Definition, turn: Turn) -> bool:
         """See what has ended; returns whether that let code run, after which there may be more."""
         slot = self._slot
         if slot is not None and slot.task.done():
-            self._slot = None
-            self._endings.append(_handler_ending(slot, turn))
+            self._end_handler(slot, turn)
         unretrieved, self.loop.unretrieved = self.loop.unretrieved, None
         for error in unretrieved or ():
             self._look_after(error, turn)
         if self._workflow is not None and self._workflow[0].done():
             task, handler = self._workflow
-            self.end = _workflow_end(task, handler, turn, self._error)
+            end = life_end(task, handler, turn.actor, self._error, self._closing)
             self._workflow = self._error = None
-            self._cancel_the_rest(turn, "its workflow has ended" if self.end.next is None else "its workflow continues as new")
-            return True
+            self._close(definition, end)
+        if self._closing is not None:
+            return self._go_on_closing(self._closing, definition, turn) or bool(unretrieved)
         return bool(unretrieved)
+
+    def _end_handler(self, slot: _Slot, turn: Turn) -> None:
+        """An event's handler has ended. Raises what it raised, if it began in this very turn."""
+        self._slot = None
+        was_asked = self._closing is not None and slot.task.cancelled()
+        if slot.turn == turn.number and not was_asked:
+            try:
+                slot.task.result()
+            except BaseException as error:  # noqa: BLE001  a handler raises whatever it likes
+                told = explained(error)
+                raise told from told.__cause__
+        outcome = handler_outcome(slot.task, slot.handler, slot.envelope, turn.actor, self._closing)
+        self._endings.append(Ending(slot.seq, slot.envelope, outcome, partly=isinstance(outcome, Raised)))
 
     def _look_after(self, error: BaseException, turn: Turn) -> None:
         """A task has failed that nobody awaits: the workflow fails with it, or it is put aside where there is none."""
@@ -298,19 +322,66 @@ class Coroutines:
             stray = Envelope(id=MessageId(turn.incarnation), kind=Kind.EVENT, name="(a task)", payload=b"")
             self._endings.append(Ending(0, stray, Raised(Failure.of(error)), partly=True))
 
-    def _cancel_the_rest(self, turn: Turn, reason: str) -> None:
-        """The workflow has ended, and this life of the actor with it: so do handlers and tasks that still wait."""
-        self.loop.cancel_all(reason)
-        self.loop.run()
+    # --- the end of a life ---
+
+    def _ask_to_end(self, definition: Definition, closing: Closing, turn: Turn) -> None:
+        """Cancel the workflow, and the handler at work; while they clean up, further wishes are held back."""
+        if self._closing is not None:
+            return
+        self._closing = closing
+        self._give_time(closing, definition)
+        if self._workflow is None:
+            closing.end = closing.cancelled(turn.actor)
+        else:
+            self._workflow[0].cancel(closing.reason)
+            self._ask_handler_to_end(closing)
+
+    def _close(self, definition: Definition, end: LifeEnd) -> None:
+        """The workflow has ended, and this life of the actor with it: so must handlers and tasks that still wait."""
+        closing = self._closing
+        if closing is None:
+            self._closing = closing = Closing("its workflow continues as new" if isinstance(end, Continued) else "its workflow has ended")
+            self._give_time(closing, definition)
+        closing.end = end
+
+    def _give_time(self, closing: Closing, definition: Definition) -> None:
+        closing.overdue = False
+        if self.loop.tasks():
+            closing.alarm = self.loop.call_later(definition.cancel_grace, closing.expire)
+
+    def _ask_handler_to_end(self, closing: Closing) -> None:
+        closing.asked = True
+        if self._slot is not None:
+            self._slot.task.cancel(closing.reason)
+
+    def _go_on_closing(self, closing: Closing, definition: Definition, turn: Turn) -> bool:
+        """Ask what still waits to end: handlers first, then everything else; when nothing does, or its time is over, the life has ended."""
+        end = closing.end
+        if end is not None and not closing.asked and (self._slot is None or closing.overdue or not isinstance(end, Continued)):
+            if closing.overdue:  # it was to end by itself, and now has as long again to clean up
+                self._give_time(closing, definition)
+            self._ask_handler_to_end(closing)
+            self.loop.run()
+            return True
+        if closing.asked and end is not None and self._slot is None and not closing.swept:
+            closing.swept = True
+            self.loop.cancel_all(closing.reason)
+            self.loop.run()
+            return True
+        is_over = closing.overdue and closing.asked and not self.undoing
+        if is_over or (end is not None and closing.swept and not self.loop.tasks()):
+            self._end_life(closing, turn)
+        return False
+
+    def _end_life(self, closing: Closing, turn: Turn) -> None:
+        if closing.alarm is not None:
+            closing.alarm.cancel()
+        self.end = closing.end or closing.cancelled(turn.actor)
         for request in self._pending:
             turn.give_up(request)
-        slot, self._slot = self._slot, None
-        if slot is None:
-            return
-        if slot.task.done() and not slot.task.cancelled():
-            self._endings.append(_handler_ending(slot, turn))
-        else:
-            outcome = refusal(ActorCancelled(turn.actor, reason))
+        slot, self._slot, self._workflow, self._closing = self._slot, None, None, None
+        if slot is not None:
+            outcome = refusal(ActorCancelled(turn.actor, closing.reason))
             self._endings.append(Ending(slot.seq, slot.envelope, outcome, partly=True))
 
     # --- what is waited for ---
@@ -329,14 +400,51 @@ class Coroutines:
 
     async def outcome(self, request: MessageId, kind: RequestKind, name: str, target: ActorId | None = None) -> Outcome:
         """Wait for an outcome, of the actor `target` if it is another one's; if the waiting is cancelled, it is given up."""
-        turn = self.require_turn(name)
-        future: asyncio.Future[Outcome] = self.loop.create_future()
-        self._pending[request] = _Pending(future, kind, name, turn.time, target)
+        future = self._expect(request, kind, name, target)
         try:
             return await future
         finally:
             if self._pending.pop(request, None) is not None and self.turn is not None:
                 self.turn.give_up(request)
+
+    async def end_of_step(self, request: MessageId, name: str) -> tuple[Outcome, asyncio.CancelledError | None]:
+        """Wait for a step's outcome whatever is cancelled meanwhile; returns it, and the cancel that was held back."""
+        future = self._expect(request, RequestKind.STEP, name)
+        held = await hold_back(future)
+        return future.result(), held
+
+    async def step_outcome(self, request: MessageId, name: str, heard: Callable[[Outcome | None], None]) -> Outcome:
+        """Wait for a step's outcome. If that is cancelled, the step is asked to end, and how it ends is waited for before this raises.
+
+        `heard` is told the outcome in any case; None if it did not come in time.
+        """
+        future = self._expect(request, RequestKind.STEP, name)
+        try:
+            outcome: Outcome = await future
+        except asyncio.CancelledError:
+            heard(await self._end_of_step(future, request, name))
+            raise
+        heard(outcome)
+        return outcome
+
+    async def _end_of_step(self, future: asyncio.Future[Outcome], request: MessageId, name: str) -> Outcome | None:
+        if future.done() and not future.cancelled():  # it came in the very turn that cancels
+            return future.result()
+        self.require_turn(name).end_step(request)
+        end = self._expect(request, RequestKind.STEP, name)
+        alarm = self.loop.call_later(STEP_ENDS_WITHIN, end.cancel)
+        await hold_back(end)  # whoever cancels once more waits too; it is on its way out already
+        alarm.cancel()
+        if not end.cancelled():
+            return end.result()
+        del self._pending[request]
+        self.require_turn(name).give_up(request)
+        return None
+
+    def _expect(self, request: MessageId, kind: RequestKind, name: str, target: ActorId | None = None) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = self.loop.create_future()
+        self._pending[request] = _Pending(future, kind, name, self.require_turn(name).time, target)
+        return future
 
     async def signal(self, name: str) -> Envelope:
         """Wait for a declared signal; the longest waiter gets the next one."""
@@ -423,7 +531,23 @@ class Coroutines:
         due = self.loop.next_due()
         if due is not None:
             waits.append(Wait("timer", "", 0.0, due))
+        if self._closing is not None:
+            alarm = self._closing.alarm
+            waits.append(Wait("end", self._closing.reason, 0.0, 0.0 if alarm is None or self._closing.overdue else alarm.when()))
         return waits
+
+
+async def hold_back(awaited: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until a future is done whatever is cancelled meanwhile; returns the first cancel that was held back, to be raised later."""
+    held: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # anyio cancels again and again
+        while not awaited.done():
+            try:
+                await asyncio.shield(awaited)
+            except asyncio.CancelledError as cancelled:
+                if not awaited.cancelled():
+                    held = held or cancelled
+    return held
 
 
 def ambient(asked: str) -> tuple[Coroutines, Turn]:
@@ -445,52 +569,6 @@ def _arguments(handler: Handler, envelope: Envelope) -> tuple[Any, Any]:
     return handler.decode_call(envelope.payload)
 
 
-def _handler_ending(slot: _Slot, turn: Turn) -> Ending:
-    """What came of an event's handler. Raises what it raised, if it began in this very turn."""
-    try:
-        answer = slot.task.result()
-        outcome = Value(slot.handler.encode_result(answer, slot.envelope.form)) if slot.envelope.wants_outcome else None
-        return Ending(slot.seq, slot.envelope, outcome)
-    except BaseException as error:  # noqa: BLE001  a handler raises whatever it likes
-        explained = _explained(error)
-        if slot.turn == turn.number:
-            raise explained from explained.__cause__
-        return Ending(slot.seq, slot.envelope, Raised(Failure.of(explained)), partly=True)
-
-
-def _workflow_end(task: TurnTask, handler: Handler, turn: Turn, unretrieved: BaseException | None) -> WorkflowEnd:
-    try:
-        answer = task.result()
-        if unretrieved is not None:
-            return WorkflowEnd(Raised(Failure.of(unretrieved)))
-        return WorkflowEnd(Value(handler.encode_result(answer)))
-    except asyncio.CancelledError as cancelled:
-        if unretrieved is not None:
-            return WorkflowEnd(Raised(Failure.of(unretrieved)))
-        reason = " ".join(str(part) for part in cancelled.args if part)
-        return WorkflowEnd(refusal(ActorCancelled(turn.actor, reason)), cancelled=True)
-    except BaseException as error:  # noqa: BLE001  a workflow raises whatever it likes
-        again = _continues(error)
-        return WorkflowEnd(Value(b""), next=again) if again is not None else WorkflowEnd(Raised(Failure.of(_explained(error))))
-
-
-def _explained(error: BaseException) -> BaseException:
-    """The error, or what it means here: asyncio itself refuses to await a future of another loop, and cannot know whose loop this is."""
-    if not isinstance(error, RuntimeError) or "attached to a different loop" not in str(error):
-        return error
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    explained = NotDurable(f"a future of another loop ({frame.filename}:{frame.lineno}, in {frame.name})", CURE)
-    explained.__cause__ = error
-    return explained
-
-
-def _continues(error: BaseException) -> ContinueAsNew | None:
-    """The wish to continue as new, also where task groups have wrapped it."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, ContinueAsNew) else None
-
-
 def _holds(condition: _Condition) -> bool:
     """Whether a condition holds now, or cannot be told; then its waiter has been woken."""
     try:
@@ -501,6 +579,15 @@ def _holds(condition: _Condition) -> bool:
         return True
     condition.future.set_result(None)
     return True
+
+
+def _closing_for(envelope: Envelope) -> Closing:
+    if envelope.kind is Kind.CANCEL:
+        return Closing(envelope.payload.decode())
+    if envelope.kind is Kind.RENEW:
+        return Closing("its supervisor begins it again", Renewed(envelope.due))
+    poison = OUTCOME.unpack(envelope.payload)
+    return Closing(f"{envelope.name} could not be handled", Ended(poison, Status.FAILED))
 
 
 def _name_of(function: Callable[..., object]) -> str:

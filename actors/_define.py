@@ -9,19 +9,22 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar, final, overload
+from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, final, get_args, overload
 
 from ._codec import PICKLE, Codec, codec_named
 from ._errors import DefinitionError, UnknownHandler
 from ._handlers import Handler, WaitsSpec, activations_of, handlers_of, waits_of
 from ._marks import HandlerKind
-from ._policy import Retry
+from ._policy import Retry, Supervision
 from ._state import State
 
 C = TypeVar("C", bound=type)
 
 MAX_NAME_BYTES: Final = 64  # of UTF-8: a type's name is part of every key of its actors
 _DEFINITION: Final = "__perdure_definition__"
+
+
+OnPoison = Literal["skip", "quarantine", "stop"]
 
 
 class Options(NamedTuple):
@@ -35,6 +38,9 @@ class Options(NamedTuple):
     retry: Retry = Retry()
     max_replay: int = 50_000
     stream_limit: int | None = 10_000
+    on_poison: OnPoison = "skip"
+    supervise: Supervision | None = None
+    cancel_grace: timedelta = timedelta(seconds=30)
 
 
 @final
@@ -42,7 +48,8 @@ class Definition:
     """One version of an actor type: its handlers, its state, its options.
 
     `mailbox_limit` counts messages, `dedupe_for` is how long idempotency keys are kept, `retry` is for events that were
-    sent and not asked. `max_replay` is how long a log may become, and `stream_limit` how many items of a stream are kept.
+    sent and not asked. `max_replay` is how long a log may become, and `stream_limit` how many items of a stream are kept. `on_poison` is
+    what follows a message that cannot be handled, `supervise` what follows a child that fails; `cancel_grace` in seconds.
     """
 
     __slots__ = (
@@ -53,6 +60,8 @@ class Definition:
         "_signals",
         "_state",
         "_timers",
+        "cancel_grace",
+        "child_exit",
         "cls",
         "codec",
         "dedupe_for",
@@ -60,8 +69,10 @@ class Definition:
         "mailbox_limit",
         "max_replay",
         "name",
+        "on_poison",
         "retry",
         "stream_limit",
+        "supervise",
         "transient",
         "version",
         "waits",
@@ -78,6 +89,9 @@ class Definition:
         self.retry: Final = options.retry
         self.max_replay: Final = options.max_replay
         self.stream_limit: Final = options.stream_limit
+        self.on_poison: Final = options.on_poison
+        self.supervise: Final = options.supervise
+        self.cancel_grace: Final = options.cancel_grace.total_seconds()
         self._state: Final = State(cls, self.codec)
         self.transient: Final = self._state.transient
         self._activations: Final = activations_of(cls)
@@ -91,6 +105,7 @@ class Definition:
         self._queries: Final = self._of_kind(HandlerKind.QUERY)
         self._timers: Final = self._of_kind(HandlerKind.TIMER)
         self.workflow: Final = next((each for each in handlers.values() if each.kind is HandlerKind.WORKFLOW), None)
+        self.child_exit: Final = next((each for each in handlers.values() if each.kind is HandlerKind.CHILD_EXIT), None)
         self._signals: Final[dict[object, Handler | WaitsSpec]] = {
             **self._of_kind(HandlerKind.SIGNAL),
             **{key: waits[name] for key, name in self._named.items() if name in waits},
@@ -208,6 +223,7 @@ _CALLS: Final = {
     HandlerKind.QUERY: "await ref.query({}, …)",
     HandlerKind.WORKFLOW: "await runtime.start({}, key, …)",
     HandlerKind.TIMER: "set_timer({}, …, after=…)",
+    HandlerKind.CHILD_EXIT: "@on_child_exit above {}",
 }
 _ARTICLES: Final = {
     HandlerKind.EVENT: "an event",
@@ -215,6 +231,7 @@ _ARTICLES: Final = {
     HandlerKind.QUERY: "a query",
     HandlerKind.WORKFLOW: "the workflow",
     HandlerKind.TIMER: "a timer's handler",
+    HandlerKind.CHILD_EXIT: "called when a child has ended",
 }
 
 
@@ -231,6 +248,9 @@ def durable_actor(
     retry: Retry = ...,
     max_replay: int = ...,
     stream_limit: int | None = ...,
+    on_poison: OnPoison = ...,
+    supervise: Supervision | None = ...,
+    cancel_grace: timedelta = ...,
 ) -> Callable[[C], C]: ...
 def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     """Make a class an actor type. Goes above `@dataclass` and the like; raises DefinitionError for what could not work.
@@ -240,7 +260,11 @@ def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     may wait for one actor (default 10,000; None: any number). `dedupe_for`: how long idempotency keys are remembered (default: a day).
     `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds). `max_replay`: messages that may be
     handled while something of the actor waits (default 50,000); beyond that it is quarantined, and `continue_as_new` is the cure.
-    `stream_limit`: items of a stream that are kept (default 10,000; None: all).
+    `stream_limit`: items of a stream that are kept (default 10,000; None: all). `on_poison`: what follows a message that cannot be handled:
+    "skip" (default) puts it into the dead letters, "quarantine" lets the actor stand still at it, "stop" puts it into the dead letters and
+    fails the actor. `supervise`: OneForOne(…), OneForAll(…) or RestForOne(…), for children that fail (default: their parent is told).
+    `cancel_grace`: how long clean-up may take once the actor, or one of its handlers, is asked to end (default 30 s); undoing a saga may
+    take longer.
     """
     if cls is not None:
         return _defined(cls, Options())
@@ -273,6 +297,7 @@ def _defined(cls: type, options: Options) -> type:
 
 
 def _check(options: Options) -> None:
+    policy: object = options.supervise
     problem = ""
     if type(options.version) is not int or not 1 <= options.version < 1 << 32:
         problem = f"version={options.version!r} is not a whole number from 1 up (and below 2**32)"
@@ -284,6 +309,12 @@ def _check(options: Options) -> None:
         problem = f"stream_limit={options.stream_limit!r} keeps nothing"
     elif options.dedupe_for < timedelta(0):
         problem = f"dedupe_for={options.dedupe_for!r} is negative"
+    elif options.cancel_grace < timedelta(0):
+        problem = f"cancel_grace={options.cancel_grace!r} is negative"
+    elif options.on_poison not in get_args(OnPoison):
+        problem = f"on_poison={options.on_poison!r} is none of {', '.join(map(repr, get_args(OnPoison)))}"
+    elif policy is not None and not isinstance(policy, Supervision):
+        problem = f"supervise={policy!r} is no policy: OneForOne(…), OneForAll(…) or RestForOne(…)"
     if problem:
         raise DefinitionError("@durable_actor", problem, "Correct it, or leave it out for the default.")
 

@@ -17,11 +17,10 @@ from ..storage import Batch, fresh, settle
 from ._acceptance import Acceptance
 from ._activation import Activation, Delivery
 from ._clock import Alarm
-from ._envelope import Kind
 from ._epoch import Epoch
 from ._errors import UnknownActorType
 from ._ids import ActorId
-from ._loading import Loader
+from ._loading import ENDING, Loader
 from ._performance import Performer
 from ._settlement import Settlement
 
@@ -78,11 +77,11 @@ class Dispatcher:
         """Take a message for an actor: whatever becomes of it, it is part of the open batch when this returns."""
         activation = self._active.get(actor) or self._activate(actor)
         envelope = delivery.envelope
-        must_read = not activation.loaded or envelope.key is not None or envelope.kind is Kind.DELETE
+        must_read = not activation.loaded or envelope.key is not None or envelope.kind in ENDING
         if must_read or activation.wanted or activation.arrivals:
             activation.arrivals = activation.arrivals or deque()
             activation.arrivals.append(delivery)
-            self.settlement.touch(activation, len(envelope.payload))
+            self.settlement.books.touch(activation, len(envelope.payload))
             self.loader.want(activation)
         else:
             self._enqueue(activation)  # first, so that the turn comes before the commit that the sender waits for: one commit, not two
@@ -105,7 +104,8 @@ class Dispatcher:
 
     def stage(self, batch: Batch) -> None:
         """Put everything that has changed since the last batch into this one."""
-        dirty, self.settlement.dirty = self.settlement.dirty, []
+        books = self.settlement.books
+        dirty, books.dirty = books.dirty, []
         for activation in dirty:
             if activation.dirty:
                 activation.stage(batch, self._epoch)
@@ -176,7 +176,7 @@ class Dispatcher:
 
     def _see_to_timers(self, activation: Activation, now: float) -> None:
         if self.fires and activation.failure is None and activation.snapshot is not None and activation.snapshot.next_due <= now:
-            self.settlement.fire(activation, now)
+            self.settlement.firing.fire(activation, now)
 
     def wake(self, actor: ActorId) -> None:
         """Look after an actor of which a timer is due."""

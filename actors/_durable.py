@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final, overload
 
 from ._codec import PICKLE
-from ._coroutines import AMBIENT, ContinueAsNew, ambient, current_turn
+from ._coroutines import AMBIENT, ambient, current_turn
 from ._effects import CancelTimer, Emit, SetTimer
+from ._endings import ContinueAsNew
 from ._envelope import Form
 from ._errors import NotInActor
 from ._ids import ActorId

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias, final
 
 from ._envelope import Envelope
+from ._failure import Failure
 from ._ids import ActorId, MessageId
-from ._records import NamedTimer, RequestRow
+from ._records import ChildRow, NamedTimer, RequestRow
 
 
 @final
@@ -29,6 +30,31 @@ class GiveUp(NamedTuple):
     """Nobody waits for that outcome any more: end what is being done for it."""
 
     id: MessageId
+
+
+@final
+class EndStep(NamedTuple):
+    """Nobody wants that step any more, but somebody waits to hear how it has ended."""
+
+    id: MessageId
+
+
+@final
+class Spawn(NamedTuple):
+    """Begin a child; it is the actor's from then on."""
+
+    row: ChildRow
+    envelope: Envelope
+
+
+@final
+class PutAside(NamedTuple):
+    """A step that was to undo something has failed for good: somebody has to look at it."""
+
+    envelope: Envelope
+    failure: Failure
+    failed: int
+    interrupted: int
 
 
 @final
@@ -68,4 +94,4 @@ class Emit(NamedTuple):
     payload: bytes
 
 
-Effect: TypeAlias = Send | Begin | GiveUp | TakeSignal | KeepSignal | SetTimer | CancelTimer | Emit
+Effect: TypeAlias = Send | Begin | GiveUp | EndStep | Spawn | PutAside | TakeSignal | KeepSignal | SetTimer | CancelTimer | Emit

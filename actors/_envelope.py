@@ -32,9 +32,23 @@ class Kind(IntEnum):
     TIMER = 13  # a named timer fires: the call of an @on_timer handler
     CONTINUE = 14  # begin the workflow's next life
     EMIT = 15  # append an item to the actor's stream
+    SPAWN = 16  # begin the workflow of a child
+    CHILD_EXIT = 17  # a child has ended
+    CANCEL = 18  # ask the actor to end, and to clean up
+    TERMINATE = 19  # end the actor now
+    RENEW = 20  # begin the workflow again from its arguments, as its parent's supervision says
+    SETTLE = 21  # a failed child stays as it is
+    ORPHAN = 22  # the parent has ended, and the child goes on without it
+    ESCALATE = 26  # a child has ended, and its failure is its parent's own
+    POISONED = 28  # a message could not be handled, and the actor is to fail with it
+    COMPENSATION = 27  # a step that was to undo something, and failed for good: only ever a dead letter
 
 
-STARTS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART, Kind.CONTINUE})
+STARTS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART, Kind.CONTINUE, Kind.SPAWN})
+CONTROLS: Final = frozenset({Kind.DELETE, Kind.RETRY, Kind.TERMINATE})
+
+
+PARTINGS: Final = frozenset({Kind.CANCEL, Kind.TERMINATE, Kind.ORPHAN})  # what a parent may do to its children when it ends
 
 
 @final
@@ -57,12 +71,28 @@ class Awaiter(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 @final
+class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whose child an actor is: of which actor, by which of its requests, and what becomes of it when that ends.
+
+    It is `supervised` if that says what becomes of it when it fails; `life` counts how often it was begun again.
+    """
+
+    type: str
+    key: str
+    id: MessageId
+    on_close: Kind
+    supervised: bool = False
+    life: int = 0
+
+
+@final
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
     """One message. `name` is the handler's or the declared signal's; `sender` the sending actor's address as text, for people.
 
     `ask` is True where somebody waits for the outcome. `reply_to` is where a caller in another process wants it: (client, number).
     `asker` is the actor that wants it: (type, key, id of the request). `key` is the idempotency key and a digest of what it is used for.
-    `headers` carry the trace context. `due` is when a firing was due.
+    `headers` carry the trace context. `due` is when a firing was due, or when a workflow is to begin again. `parent` is that of the actor
+    which the message is for, where its parent sends it.
     """
 
     id: MessageId
@@ -78,11 +108,12 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     sent_at: float = 0.0
     asker: tuple[str, str, bytes] | None = None
     due: float = 0.0
+    parent: Parent | None = None
 
     @property
     def is_control(self) -> bool:
         """Whether it is about the actor and not for its code: it waits in no lane, and reaches a quarantined actor too."""
-        return self.kind is Kind.DELETE or self.kind is Kind.RETRY
+        return self.kind in CONTROLS
 
     @property
     def is_event(self) -> bool:

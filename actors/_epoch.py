@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Protocol, final
 
-from ..storage import Fence, GroupCommit, fresh
+from ..storage import Fence, Gate, GroupCommit, fresh
 from ._breadcrumb import Breadcrumbs
 from ._clock import Clock, Entropy
 from ._coroutines import Coroutines
@@ -23,6 +23,38 @@ def _unwired(*_: object) -> None:
     raise AssertionError("the host has not said who does this")
 
 
+class Errands(Protocol):
+    """Who does what actors ask for, outside their turns."""
+
+    def begin(self, actor: ActorId, row: RequestRow, gate: Gate) -> None:
+        """Begin it once the gate opens."""
+        ...
+
+    def end(self, request: MessageId, gate: Gate) -> None:
+        """Nobody wants it any more but for hearing how it ends: end it once the gate opens."""
+        ...
+
+    def give_up(self, request: MessageId, gate: Gate) -> None:
+        """Nobody waits for it any more: write nothing more of it, and end it once the gate opens."""
+        ...
+
+
+class NoErrands:
+    """In the place of them until the host has wired its parts."""
+
+    def begin(self, actor: ActorId, row: RequestRow, gate: Gate) -> None:
+        """As `Errands.begin`."""
+        _unwired()
+
+    def end(self, request: MessageId, gate: Gate) -> None:
+        """As `Errands.end`."""
+        _unwired()
+
+    def give_up(self, request: MessageId, gate: Gate) -> None:
+        """As `Errands.give_up`."""
+        _unwired()
+
+
 @final
 @dataclass(slots=True)
 class Epoch:
@@ -30,9 +62,9 @@ class Epoch:
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable.
     `check_queries` is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing
-    waits. `start` begins what an actor has asked for, `give_up` says that it is about to end, `cancel` ends it; `suspect` looks whether
-    an actor that waits for another is stuck; `set_alarm` has an actor looked at when one of its timers is due. `awaiting` are the
-    callers here that wait for a workflow's outcome, `readers` those that wait for an item of a stream.
+    waits. `errands` does what actors have asked for; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an
+    actor looked at when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that
+    wait for an item of a stream.
     """
 
     fence: Fence
@@ -49,9 +81,7 @@ class Epoch:
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     reply: Callable[[tuple[bytes, int], Outcome], None] = _unwired
     spare: Coroutines = field(default_factory=Coroutines)
-    start: Callable[[ActorId, RequestRow], None] = _unwired
-    give_up: Callable[[MessageId], None] = _unwired
-    cancel: Callable[[MessageId], None] = _unwired
+    errands: Errands = field(default_factory=NoErrands)
     suspect: Callable[[ActorId], None] = _unwired
     set_alarm: Callable[[ActorId, float], None] = _unwired
     awaiting: dict[ActorId, list[asyncio.Future[Outcome]]] = field(default_factory=dict)

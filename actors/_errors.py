@@ -23,6 +23,8 @@
     │   ├── VersionMismatch          its state was written by another version of its type
     │   └── NonDeterminismError      its code asks, on replay, for something else than when it first ran
     ├── ActorFailed                  its workflow raised; the original is the cause
+    ├── ChildFailed                  a child's workflow raised; the original is the cause
+    ├── CompensationFailed           a saga could not undo everything
     ├── ActorCancelled               it was cancelled; an ordinary exception for whoever waits for it
     ├── ActorDeadlock                it would wait for ever, for one that waits for it
     ├── WorkflowNotStarted           a result was asked of an actor whose workflow has not begun

@@ -84,11 +84,17 @@ def handlers_of(cls: type, type_name: str, codec: Codec) -> tuple[dict[str, Hand
                 )
             if isinstance(attribute, FunctionType):
                 names[attribute] = name
-    workflows = [name for name, kind in kinds.items() if kind is HandlerKind.WORKFLOW]
-    if len(workflows) > 1:
-        what = f"it has {len(workflows)} workflows: {', '.join(workflows)}"
-        raise DefinitionError(cls.__qualname__, what, "An actor has one main coroutine at most: make events of the others.")
+    for kind, cure in _ONLY_ONE.items():
+        found = [name for name, its in kinds.items() if its is kind]
+        if len(found) > 1:
+            raise DefinitionError(cls.__qualname__, f"it has {len(found)} handlers for its {kind.value}: {', '.join(found)}", cure)
     return {name: Handler(type_name, name, kind, _method(cls, name, kind), codec) for name, kind in kinds.items()}, names
+
+
+_ONLY_ONE: Final = {
+    HandlerKind.WORKFLOW: "An actor has one main coroutine at most: make events of the others.",
+    HandlerKind.CHILD_EXIT: "One handler hears of all children: look at its argument, which says whose end it is.",
+}
 
 
 def waits_of(cls: type, type_name: str, codec: Codec, taken: Mapping[str, Handler]) -> tuple[dict[str, WaitsSpec], dict[object, str]]:

@@ -73,9 +73,7 @@ class Host:
         )
         self._suspicion = Suspicion(self.epoch, self.dispatcher)
         self.epoch.suspect = self._suspicion.suspect
-        self.epoch.start = self._steps.start
-        self.epoch.give_up = self._steps.give_up
-        self.epoch.cancel = self._steps.cancel
+        self.epoch.errands = self._steps
         self.epoch.set_alarm = self._alarms.set
         self._intake = Intake(store, self.epoch, self.dispatcher)
         self._stop = asyncio.Event()

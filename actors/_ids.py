@@ -67,9 +67,22 @@ def request_id(incarnation: Incarnation, turn: int, nth: int) -> MessageId:
     return MessageId(sent_id(incarnation, turn, nth) + b"?")
 
 
+def child_key(parent: str, incarnation: Incarnation, turn: int, nth: int) -> str:
+    """The key of a child that was given none: its parent's, and which asking of which life it was."""
+    tail = f"/{incarnation[:4].hex()}-{turn}-{nth}"
+    if len(parent.encode()) + len(tail) > MAX_KEY_BYTES:
+        parent = hashlib.blake2b(parent.encode(), digest_size=16).hexdigest()
+    return parent + tail
+
+
 def continued(incarnation: Incarnation) -> Incarnation:
     """The life that follows one, the same when the turn in which it ends is run again."""
     return Incarnation(hashlib.blake2b(incarnation + b"continued", digest_size=16).digest())
+
+
+def renewed(incarnation: Incarnation) -> Incarnation:
+    """The life that follows one which its parent's supervision has ended: the same when the turn is run again."""
+    return Incarnation(hashlib.blake2b(incarnation + b"renewed", digest_size=16).digest())
 
 
 def life_of(made: MessageId) -> Incarnation:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, final
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, final
 
+from ._envelope import Kind
 from ._ids import ActorId
-from ._records import Cursor, DeadLetter, Raised, Snapshot, Status
+from ._records import ChildRow, Cursor, DeadLetter, Raised, Snapshot, Status
 
 
 @final
 class Waiting(NamedTuple):
     """Something that an actor waits for.
 
-    `kind` is "step", "ask", "result", "query", "info", "start", "signal", "condition", "timer", "primitive" (a lock, an event, a queue), or
-    "others" where there are too many to list. `name` says which one; `since` and `until` are seconds since the epoch, `until` None without
-    an end.
+    `kind` is "step", "ask", "result", "query", "info", "start", "signal", "condition", "timer", "primitive" (a lock, an event, a queue),
+    "restart" (of a failed child, by its parent's supervision), "end" (of an actor that is ending: `name` is why), or "others" where there
+    are too many to list. `name` says which one; `since` and `until` are seconds since the epoch, `until` None without an end.
     """
 
     kind: str
@@ -24,6 +26,33 @@ class Waiting(NamedTuple):
 
 
 Waiting.__module__ = "perdure.actors"
+
+
+@final
+class ChildExit(NamedTuple):
+    """The end of a child: its address, what it ended as ("completed", "failed", "cancelled"), and with what error if it did not complete.
+
+    A child that could not begin, since its key was taken, has "failed".
+    """
+
+    id: ActorId
+    status: str
+    error: Exception | None
+
+
+ChildExit.__module__ = "perdure.actors"
+
+
+@final
+class ChildInfo(NamedTuple):
+    """A child that has not ended for good: its address, how often it was begun again, and what becomes of it when its parent ends."""
+
+    id: ActorId
+    restarts: int
+    on_parent_close: str
+
+
+ChildInfo.__module__ = "perdure.actors"
 
 
 @final
@@ -58,7 +87,7 @@ class ActorInfo(NamedTuple):
     `events` and `interrupts` are the messages that wait in each lane. `turn` counts its turns, over all its lives. `attempts` is how often
     the event at the head has failed, and `retry_at` when it is tried again. `error` is why a quarantined actor stands still, or a failed
     workflow failed. `waits` is what a suspended actor waits for. `signals` is how many have come and are not taken, `emitted` how long its
-    stream is.
+    stream is. `children` are those that have not ended for good, in the order in which they were spawned.
     """
 
     id: ActorId
@@ -78,6 +107,8 @@ class ActorInfo(NamedTuple):
     timers: tuple[TimerInfo, ...] = ()
     signals: int = 0
     emitted: int = 0
+    parent: ActorId | None = None
+    children: tuple[ChildInfo, ...] = ()
 
 
 ActorInfo.__module__ = "perdure.actors"
@@ -114,7 +145,9 @@ def dead_letter_info(actor: ActorId, seq: int, letter: DeadLetter) -> DeadLetter
     return DeadLetterInfo(actor, seq, letter.envelope.name, error, failure.traceback, *attempts, letter.at, letter.partly)
 
 
-def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events: int, interrupts: int) -> ActorInfo:
+def info_of(
+    actor: ActorId, snapshot: Snapshot | None, error: str | None, events: int, interrupts: int, children: Iterable[ChildRow] = ()
+) -> ActorInfo:
     """The info of an actor from its records; without a snapshot it has had no turn yet."""
     status = Status.QUARANTINED if error is not None else Status.IDLE
     if snapshot is None:
@@ -134,8 +167,12 @@ def info_of(actor: ActorId, snapshot: Snapshot | None, error: str | None, events
         attempts=back_off.attempts if back_off else 0,
         retry_at=back_off.due if back_off else None,
         error=error if error is not None else _failure_of(snapshot),
+        children=tuple(ChildInfo(ActorId(each.type, each.key), each.life, _CLOSINGS[each.on_close]) for each in children),
         **_standing_of(snapshot),
     )
+
+
+_CLOSINGS: Final = {Kind.CANCEL: "cancel", Kind.TERMINATE: "terminate", Kind.ORPHAN: "abandon"}
 
 
 def _failure_of(snapshot: Snapshot) -> str | None:
@@ -148,8 +185,13 @@ def _standing_of(snapshot: Snapshot) -> dict[str, Any]:
     standing = snapshot.standing
     if standing is None:
         return {}
+    waits = [Waiting(each.kind, each.name, each.since, each.until or None) for each in standing.waits]
+    run, parent = standing.run, standing.parent
+    if run is not None and standing.is_waiting:
+        waits.append(Waiting("restart", "its parent's verdict" if run.again is None else "", snapshot.updated, run.again))
     return {
-        "waits": tuple(Waiting(each.kind, each.name, each.since, each.until or None) for each in standing.waits),
+        "waits": tuple(waits),
+        "parent": None if parent is None else ActorId(parent.type, parent.key),
         "timers": tuple(TimerInfo(each.name, each.due, each.every) for each in standing.timers),
         "signals": standing.kept,
         "emitted": standing.emitted,

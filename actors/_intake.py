@@ -50,7 +50,7 @@ class Intake:
                 row = ARRIVAL_ROW.unpack(offer.payload)
                 actor = actor_id(row.type, row.key)
             except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
-                self._dispatcher.settlement.telling.bury(
+                self._dispatcher.settlement.books.telling.bury(
                     ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage
                 )
             else:

@@ -18,17 +18,29 @@ import anyio.abc
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import DURABLE, Activation
-from ._envelope import Envelope, Kind
+from ._envelope import Kind
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._mailbox import Item, LaneQueue, Mailbox
-from ._persistence import key_digest, read_actors, read_key_rows, read_lane, read_log, read_requests, read_signals, read_waiting
+from ._persistence import (
+    key_digest,
+    read_actors,
+    read_children,
+    read_key_rows,
+    read_lane,
+    read_log,
+    read_requests,
+    read_signals,
+    read_waiting,
+)
 from ._records import DamagedRecord, KeyRow, Lane
 from ._replaying import Replayer
 from ._turn import KeptSignal
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
 SHORT: Final = 64  # messages of a log that are replayed at once, some 2 ms
+
+ENDING: Final = frozenset({Kind.DELETE, Kind.TERMINATE})  # without the actor's code, which may not be in memory
 
 KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 
@@ -98,7 +110,10 @@ class Loader:
             activations.append(activation)
             if activation.starved:
                 await self._fill(activation, activation.mailbox)
-            if any(delivery.envelope.kind is Kind.DELETE for delivery in activation.arrivals or ()):
+            kinds = {delivery.envelope.kind for delivery in activation.arrivals or ()}
+            if kinds & ENDING:
+                await self._read_what_ends(activation)
+            if Kind.DELETE in kinds:
                 await self._read_who_waits(activation)
         known = await self._read_keys(activations)
         del self._wanted[: len(wanted)]
@@ -122,6 +137,8 @@ class Loader:
             self._check_version(activation)
             if activation.standing.kept:
                 await self._read_signals(activation)
+            if activation.standing.children:
+                await self._read_children(activation)
             if activation.actor in self._has_rows:
                 self._has_rows.discard(activation.actor)
                 await self._fill(activation, activation.mailbox)
@@ -184,24 +201,34 @@ class Loader:
         self._quarantine(activation, StoreCorrupt("the store", what))
 
     async def _read_who_waits(self, activation: Activation) -> None:
-        """For a deletion: who waits for the actor, and what the actor waits for, also if it is not to be replayed."""
+        """For a deletion: who waits for the actor."""
         overlay, mailbox = self._epoch.commit.overlay, activation.mailbox
         waiting = await read_waiting(overlay, activation.actor)
         assert mailbox is not None
         envelopes = [item.envelope for lane, item in waiting if item.seq > mailbox.lane(lane).cursor]
-        held = await self._held(activation)
-        activation.awaiters = {awaiter for envelope in (*envelopes, *held) if (awaiter := envelope.awaiter) is not None}
-        activation.outstanding = [row.id for row in await read_requests(overlay, activation.actor)]
+        if activation.held is not None:
+            envelopes.append(activation.held[1])
+        activation.awaiters = {awaiter for envelope in envelopes if (awaiter := envelope.awaiter) is not None}
 
-    async def _held(self, activation: Activation) -> list[Envelope]:
-        """The event whose handler waits, of an actor that is not replayed: the last one of its log."""
+    async def _read_what_ends(self, activation: Activation) -> None:
+        """For the end of an actor that is not to be replayed: what it waits for, and the event whose handler waits."""
+        activation.outstanding = [row.id for row in await read_requests(self._epoch.commit.overlay, activation.actor)]
+        activation.held = None
         if activation.coroutines is None and activation.standing.holds:
-            for place in range(activation.standing.logged - 1, -1, -1):
+            for place in range(activation.standing.logged - 1, -1, -1):  # the last event of its log
                 with suppress(DamagedRecord):
                     (entry,) = await read_log(self._epoch.commit.overlay, activation.suffix, place, place + 1)
                     if entry.envelope.is_event:
-                        return [entry.envelope]
-        return []
+                        activation.held = entry.seq, entry.envelope
+                        return
+
+    async def _read_children(self, activation: Activation) -> None:
+        try:
+            rows = await read_children(self._epoch.commit.overlay, activation.actor)
+        except DamagedRecord as damage:
+            self._break(activation, f"the record of a child of {activation.actor} is damaged: {damage}")
+            return
+        activation.children = {row.id: row for row in rows}
 
     async def _read_keys(self, activations: list[Activation]) -> KnownKeys:
         wanted = [(a.actor, key_digest(d.envelope.key[0])) for a in activations for d in a.arrivals or () if d.envelope.key is not None]
@@ -215,11 +242,12 @@ class Loader:
         while arrivals:
             key = arrivals[0].envelope.key
             if key is None:
-                if arrivals[0].envelope.kind is Kind.DELETE:
-                    if activation.awaiters is None:  # it came after they were read
-                        self.want(activation)
+                kind = arrivals[0].envelope.kind
+                if kind in ENDING:
+                    if activation.outstanding is None or (kind is Kind.DELETE and activation.awaiters is None):
+                        self.want(activation)  # it came after that was read
                         return
-                    known = {}  # its keys go with the actor
+                    known = known if kind is Kind.TERMINATE else {}  # its keys go with the actor
                 self._acceptance.accept(activation, arrivals.popleft(), None)
                 continue
             place = activation.actor, key_digest(key[0])

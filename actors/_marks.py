@@ -22,6 +22,7 @@ A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 T = TypeVar("T")
 Activation = TypeVar("Activation", bound=Callable[..., None])
+ExitHandler = TypeVar("ExitHandler", bound=Callable[..., None])
 
 _KIND: Final = "__perdure_handler__"
 _ACTIVATE: Final = "__perdure_activate__"
@@ -36,6 +37,7 @@ class HandlerKind(Enum):
     QUERY = "query"
     WORKFLOW = "workflow"
     TIMER = "timer"
+    CHILD_EXIT = "child exit"
 
 
 class Event(Generic[A_contra, P, R_co]):
@@ -173,6 +175,15 @@ def on_timer(handler: object, /) -> object:
     return _marked(handler, HandlerKind.TIMER, "on_timer")
 
 
+def on_child_exit(handler: ExitHandler, /) -> ExitHandler:
+    """Call `def handler(self, exit: ChildExit) -> None` at the turn after a child has ended, whatever waits there; at most one for a type.
+
+    It is called when a child has ended for good: not when supervision begins it again.
+    """
+    _marked(handler, HandlerKind.CHILD_EXIT, "on_child_exit")
+    return handler
+
+
 def on_activate(method: Activation, /) -> Activation:
     """Call `def method(self) -> None` whenever the actor comes into memory, to set what is Transient; base classes' methods first."""
     function = _plain_function(method, "on_activate")
@@ -210,7 +221,7 @@ def is_activation(attribute: object) -> bool:
 
 def refuse_unfit(function: FunctionType, kind: HandlerKind) -> None:
     """Raise DefinitionError for a function that cannot be a handler of that kind."""
-    decorator = kind.value if kind in {HandlerKind.QUERY, HandlerKind.WORKFLOW} else f"on_{kind.value}"
+    decorator = kind.value if kind in {HandlerKind.QUERY, HandlerKind.WORKFLOW} else f"on_{kind.value.replace(' ', '_')}"
     if not function.__code__.co_argcount and not function.__code__.co_flags & inspect.CO_VARARGS:
         raise DefinitionError(
             _place(function), "a handler is a method, and this has no `self`", f"Write `def {function.__name__}(self, …)`."
@@ -219,8 +230,11 @@ def refuse_unfit(function: FunctionType, kind: HandlerKind) -> None:
         raise DefinitionError(_place(function), "a handler cannot be a generator", "Return a list; what it holds is copied to the caller.")
     if kind is HandlerKind.WORKFLOW and not inspect.iscoroutinefunction(function):
         raise DefinitionError(_place(function), "a workflow waits for things", f"Write `async def {function.__name__}(self, …)`.")
-    if kind in {HandlerKind.SIGNAL, HandlerKind.QUERY}:
+    if kind in {HandlerKind.SIGNAL, HandlerKind.QUERY, HandlerKind.CHILD_EXIT}:
         _refuse_async(function, decorator)
+    if kind is HandlerKind.CHILD_EXIT and function.__code__.co_argcount != 2:
+        cure = f"Write `def {function.__name__}(self, exit: ChildExit) -> None`."
+        raise DefinitionError(_place(function), "it is called with one argument, which says what has become of which child", cure)
 
 
 def _marked(handler: object, kind: HandlerKind, decorator: str) -> object:

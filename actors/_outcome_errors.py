@@ -10,18 +10,76 @@ from ..storage import PerdureError
 
 @final
 class ActorFailed(PerdureError):
-    """The workflow of the actor raised, and nobody in it dealt with that. `error` is what it raised, as text."""
+    """The workflow of the actor raised, and nobody in it dealt with that. `error` is what it raised, as text.
+
+    `compensation_errors` are the failures of what was to undo its steps: what they stand for is still done.
+    """
 
     __module__ = "perdure.actors"
 
-    def __init__(self, actor: object, error: str) -> None:
+    def __init__(self, actor: object, error: str, compensation_errors: Iterable[StepFailed] = ()) -> None:
         self.actor = str(actor)
         self.error = error
-        super().__init__(self.actor, error)
+        self.compensation_errors = tuple(compensation_errors)
+        super().__init__(self.actor, error, self.compensation_errors)
 
     def __str__(self) -> str:
         error = self.error.removesuffix(".")
         return f"the workflow of {self.actor} failed: {error}. Its state can still be queried; start it anew with if_exists='restart'."
+
+
+@final
+class ChildFailed(PerdureError):
+    """The workflow of a child raised, or it could not begin; the original is the cause. `error` is what it raised, as text."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, child: object, parent: object, error: str) -> None:
+        self.child = str(child)
+        self.parent = str(parent)
+        self.error = error
+        super().__init__(self.child, self.parent, error)
+
+    def __str__(self) -> str:
+        error = self.error.removesuffix(".")
+        return (
+            f"{self.child}, a child of {self.parent}, failed: {error}. Catch this where its result is awaited, hear of it in"
+            f" @on_child_exit, or let it begin again: durable_actor(supervise=OneForOne(…))."
+        )
+
+
+@final
+class CompensationFailed(PerdureError):
+    """A saga could not undo everything: `errors` are the steps that were to undo something and failed for good, the others were done.
+
+    The cause is what the saga was undone for.
+    """
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, errors: Iterable[StepFailed]) -> None:
+        self.actor = str(actor)
+        self.errors = tuple(errors)
+        super().__init__(self.actor, self.errors)
+
+    def __str__(self) -> str:
+        told = "; ".join(f"{error.step} ({error.reason.removesuffix('.')})" for error in self.errors)
+        return (
+            f"a saga of {self.actor} could not undo everything: {told}. What they were to undo is still done;"
+            f" each is in the dead letters with its arguments, to be done by hand."
+        )
+
+
+def compensation_errors_of(error: BaseException | None) -> tuple[StepFailed, ...]:
+    """What an error tells of steps that could not be undone: it, its causes, and those that it is a group of."""
+    found: list[StepFailed] = []
+    while error is not None:
+        if isinstance(error, CompensationFailed):
+            found += error.errors
+        if isinstance(error, BaseExceptionGroup):
+            found += [each for inner in error.exceptions for each in compensation_errors_of(inner)]
+        error = error.__cause__
+    return tuple(found)
 
 
 @final
@@ -95,19 +153,23 @@ class WorkflowAlreadyStarted(PerdureError):
 class StepFailed(PerdureError):
     """A step failed in its last attempt, or cannot be tried again. The cause is what the last attempt raised.
 
-    `idempotency_key` is the one that all its attempts had: look there what has been done.
+    `idempotency_key` is the one that all its attempts had: look there what has been done. `uncertain` is whether an attempt ended without
+    saying what it did: it took too long, was cancelled, or its process died.
     """
 
     __module__ = "perdure.actors"
 
-    def __init__(self, step: str, actor: object, reason: str, failed: int, interrupted: int, idempotency_key: str) -> None:
+    def __init__(
+        self, step: str, actor: object, reason: str, failed: int, interrupted: int, idempotency_key: str, uncertain: bool = False
+    ) -> None:
         self.step = step
         self.actor = str(actor)
         self.reason = reason
         self.failed = failed
         self.interrupted = interrupted
         self.idempotency_key = idempotency_key
-        super().__init__(step, self.actor, reason, failed, interrupted, idempotency_key)
+        self.uncertain = uncertain
+        super().__init__(step, self.actor, reason, failed, interrupted, idempotency_key, uncertain)
 
     def __str__(self) -> str:
         counts = [f"{count} {how}" for count, how in ((self.failed, "failed"), (self.interrupted, "interrupted")) if count]

@@ -14,18 +14,30 @@ from ._coroutines import Coroutines
 from ._envelope import STARTS, Kind
 from ._epoch import Epoch
 from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler, WrongArguments
-from ._ids import continued, first_incarnation, life_of
+from ._ids import continued, first_incarnation, life_of, renewed
 from ._mailbox import Item
-from ._records import Status
+from ._records import Status, Value
 from ._settlement import Settlement
 from ._taking import Taken, take_turn
 from ._turn import Turn
 
 MAX_INTERRUPTED: Final = 3  # attempts at one message in which the host died, before the message is put aside
+_AT_ANY_TIME: Final = frozenset({Kind.RESULT, Kind.EMIT, Kind.CANCEL, Kind.TERMINATE})
+_OF_FAMILIES: Final = frozenset({Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})
 SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not overtake itself
 
 # What cannot be put aside, since a workflow would wait for it for ever: if it cannot be handled, the actor stands still at it.
-INDISPENSABLE: Final = STARTS | {Kind.DECLARED, Kind.OUTCOME, Kind.REPLY, Kind.FIRING}
+INDISPENSABLE: Final = STARTS | {
+    Kind.DECLARED,
+    Kind.OUTCOME,
+    Kind.REPLY,
+    Kind.FIRING,
+    Kind.CHILD_EXIT,
+    Kind.ESCALATE,
+    Kind.CANCEL,
+    Kind.RENEW,
+    Kind.POISONED,
+}
 
 
 @final
@@ -45,11 +57,13 @@ class Performer:
     def perform(self, activation: Activation, item: Item) -> None:
         """Handle the message: for good, or until its next attempt."""
         turn = self._new_turn(activation, item)
-        kind = item.envelope.kind
-        if (kind is Kind.EVENT or kind is Kind.SIGNAL) and (activation.snapshot is None or not activation.snapshot.status.is_end):
+        kind, snapshot = item.envelope.kind, activation.snapshot
+        if (kind is Kind.EVENT or kind is Kind.SIGNAL) and (snapshot is None or (snapshot.standing is None and not snapshot.status.is_end)):
             self._handle(activation, item, turn)  # as most are
-        elif not self._is_dealt_with(activation, item, turn):
-            self._handle(activation, item, turn)
+            return
+        for_code = self._for_code(activation, item, turn)
+        if for_code is not None:
+            self._handle(activation, for_code, self._new_turn(activation, item) if activation.snapshot is not snapshot else turn)
 
     def _new_turn(self, activation: Activation, item: Item) -> Turn:
         snapshot, envelope = activation.snapshot, item.envelope
@@ -63,31 +77,68 @@ class Performer:
         if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
             turn.attempt += snapshot.back_off.attempts
         if self._epoch.charges:
-            turn.attempt += self._settlement.interrupted(item)
+            turn.attempt += self._settlement.books.interrupted(item)
         return turn
 
-    def _is_dealt_with(self, activation: Activation, item: Item, turn: Turn) -> bool:
-        """Deal with what is for the host, or means nothing any more; False if it is for the actor's code."""
+    def _for_code(self, activation: Activation, item: Item, turn: Turn) -> Item | None:
+        """The message as it is for the actor's code; None if it was for the host, which has dealt with it, or means nothing any more."""
         kind, settlement = item.envelope.kind, self._settlement
-        if kind is Kind.RESULT:
-            settlement.await_result(activation, item, turn)
-        elif kind is Kind.EMIT:
-            settlement.append(activation, item, turn)
-        elif activation.status.is_end and kind not in STARTS:
+        if kind in _AT_ANY_TIME:
+            return self._at_any_time(activation, item, turn)
+        if activation.status.is_end and kind not in STARTS:
             settlement.turn_away(activation, item, turn)
         elif self._is_stale(activation, item):
-            settlement.drop(activation, item, turn)
-        elif kind is Kind.DECLARED:
-            return self._keeps_signal(activation, item, turn)
+            settlement.books.drop(activation, item, turn)
+        elif kind in _OF_FAMILIES:
+            return self._in_the_family(activation, item, turn)
         elif kind in STARTS:
-            if kind is Kind.RESTART and activation.standing.run is not None:
-                settlement.restart(activation, item, turn)
-                self.perform(activation, item)
-                return True
-            return settlement.refuse_start(activation, item, turn)
+            return item if self._begins(activation, item, turn) else None
+        elif kind is Kind.DECLARED:
+            return None if self._keeps_signal(activation, item, turn) else item
+        elif kind is Kind.SIGNAL and activation.standing.is_waiting:
+            settlement.keep_signal(activation, item, turn)
+        elif kind is Kind.POISONED and activation.status is not Status.SUSPENDED:
+            settlement.end_poisoned(activation, item, turn)
         else:
+            return item
+        return None
+
+    def _at_any_time(self, activation: Activation, item: Item, turn: Turn) -> Item | None:
+        """The same for what is heard by an actor that has ended, too."""
+        settlement, lives = self._settlement, self._settlement.lives
+        match item.envelope.kind:
+            case Kind.RESULT:
+                lives.await_result(activation, item, turn)
+            case Kind.EMIT:
+                settlement.append(activation, item, turn)
+            case Kind.CANCEL:
+                return None if lives.cancel(activation, item, turn) else item
+            case _:  # a termination that had to wait for what it ends
+                settlement.books.skip(activation, item, turn)
+                lives.terminate(activation, item.envelope)
+                settlement.books.telling.conclude(activation, item.seq, item.envelope, Value(b""))
+        return None
+
+    def _in_the_family(self, activation: Activation, item: Item, turn: Turn) -> Item | None:
+        """The same for what parents and children tell each other."""
+        lives = self._settlement.lives
+        if item.envelope.kind is Kind.CHILD_EXIT:
+            return lives.families.hear(activation, item, turn)
+        if item.envelope.kind is Kind.RENEW:
+            return None if lives.renew(activation, item, turn) else item
+        self._settlement.books.skip(activation, item, turn)
+        if item.envelope.kind is Kind.ORPHAN:
+            lives.orphan(activation, item.envelope, turn.time)
+        else:
+            lives.be_settled(activation, item.envelope, turn.time)
+        return None
+
+    def _begins(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        try:
+            return self._settlement.lives.begins(activation, item, turn)
+        except Exception as error:  # noqa: BLE001  decoding runs the user's code
+            self._settlement.fail(activation, item, error, turn, 0)
             return False
-        return True
 
     def _keeps_signal(self, activation: Activation, item: Item, turn: Turn) -> bool:
         definition, name = activation.definition, item.envelope.name
@@ -108,11 +159,12 @@ class Performer:
         if envelope.kind is Kind.OUTCOME or envelope.kind is Kind.REPLY:
             return activation.coroutines is None or not activation.coroutines.awaits(envelope.id)
         if envelope.kind is Kind.CONTINUE:  # perhaps it was restarted before it could go on
-            return activation.snapshot is None or activation.snapshot.incarnation != continued(life_of(envelope.id))
+            life = life_of(envelope.id)
+            return activation.snapshot is None or activation.snapshot.incarnation not in {continued(life), renewed(life)}
         return False
 
     def _handle(self, activation: Activation, item: Item, turn: Turn) -> None:
-        interrupted = self._settlement.interrupted(item) if self._epoch.charges else 0
+        interrupted = self._settlement.books.interrupted(item) if self._epoch.charges else 0
         if interrupted >= MAX_INTERRUPTED:
             self._fail(activation, item, HandlerInterrupted(activation.actor, item.envelope.name, interrupted), turn, 0)
             return
@@ -183,5 +235,5 @@ class Performer:
             self._settlement.quarantine(activation, error)
             return None
         if charge is not None:
-            self._settlement.discharge(activation.decoding)
+            self._settlement.books.discharge(activation.decoding)
         return instance

@@ -22,6 +22,7 @@ from ._records import (
     ARRIVAL_ROW,
     CHARGE,
     CHECKPOINT,
+    CHILD_ROW,
     DEAD_LETTER,
     HOST_ROW,
     KEY_ROW,
@@ -35,6 +36,7 @@ from ._records import (
     ArrivalRow,
     Charge,
     Checkpoint,
+    ChildRow,
     DamagedRecord,
     DeadLetter,
     HostRow,
@@ -76,6 +78,7 @@ class Table(IntEnum):
     REQUEST = 22
     WAKE = 23
     STREAM = 24
+    CHILD = 25
 
 
 OF_ONE_ACTOR: Final = (
@@ -89,6 +92,7 @@ OF_ONE_ACTOR: Final = (
     Table.LOG,
     Table.REQUEST,
     Table.STREAM,
+    Table.CHILD,
 )
 
 PREFIX: Final = {table: keys.pack((PARTITION, table)) for table in Table}
@@ -184,19 +188,30 @@ def delete_history(batch: Batch, suffix: bytes, logged: int) -> None:
         batch.delete(PREFIX[Table.LOG] + suffix + keys.pack((place,)))
 
 
-def _request_key(suffix: bytes, request: MessageId) -> bytes:
+def _request_key(table: Table, suffix: bytes, request: MessageId) -> bytes:
+    """By the turn that asked and what it asked for: requests of one actor sort in the order in which they were made."""
     turn, nth = int.from_bytes(request[16:22], "big"), int.from_bytes(request[22:25], "big")
-    return PREFIX[Table.REQUEST] + suffix + keys.pack((turn, nth))
+    return PREFIX[table] + suffix + keys.pack((turn, nth))
+
+
+def put_child(batch: Batch, suffix: bytes, row: ChildRow) -> None:
+    """Stage a child of an actor."""
+    batch.put(_request_key(Table.CHILD, suffix, row.id), CHILD_ROW.pack(row))
+
+
+def delete_child(batch: Batch, suffix: bytes, request: MessageId) -> None:
+    """Stage that an actor has that child no more."""
+    batch.delete(_request_key(Table.CHILD, suffix, request))
 
 
 def put_request(batch: Batch, suffix: bytes, row: RequestRow) -> None:
     """Stage what the host is to do for an actor."""
-    batch.put(_request_key(suffix, row.id), REQUEST_ROW.pack(row))
+    batch.put(_request_key(Table.REQUEST, suffix, row.id), REQUEST_ROW.pack(row))
 
 
 def delete_request(batch: Batch, suffix: bytes, request: MessageId) -> None:
     """Stage that it is done, or not wanted any more."""
-    batch.delete(_request_key(suffix, request))
+    batch.delete(_request_key(Table.REQUEST, suffix, request))
 
 
 def wake_key(due: float, suffix: bytes) -> bytes:
@@ -343,6 +358,12 @@ async def read_signals(reads: Reads, actor: ActorId) -> list[tuple[int, Envelope
     """The declared signals that an actor keeps, the oldest first, with their seqs. Raises DamagedRecord."""
     entries = [entry async for page in scan_pages(reads, below_actor(Table.SIGNALS, actor)) for entry in page]
     return [(cast("int", keys.unpack(entry.key)[-1]), MAILBOX_ROW.unpack(entry.value).envelope) for entry in entries]
+
+
+async def read_children(reads: Reads, actor: ActorId) -> list[ChildRow]:
+    """The children of an actor, in the order in which they were spawned. Raises DamagedRecord."""
+    entries = [entry async for page in scan_pages(reads, below_actor(Table.CHILD, actor)) for entry in page]
+    return [CHILD_ROW.unpack(entry.value) for entry in entries]
 
 
 async def read_checkpoint(reads: Reads, suffix: bytes) -> Checkpoint:

@@ -6,8 +6,9 @@ A policy is frozen and draws nothing: the same attempt of the same message alway
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import msgspec
 
@@ -78,3 +79,82 @@ class Rate(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.count < 1 or self.per <= timedelta(0):
             raise DefinitionError(repr(self), "it makes no sense", "Give count >= 1 and per > 0.")
+
+
+@final
+class Backoff(msgspec.Struct, frozen=True):
+    """How long a failed child waits before it begins again: `initial * factor ** (restarts before)`, at most `maximum`.
+
+    Raises DefinitionError for values that make no sense.
+    """
+
+    __module__ = "perdure.actors"
+
+    initial: timedelta = timedelta(0)
+    factor: float = 2.0
+    maximum: timedelta = timedelta(minutes=1)
+
+    def __post_init__(self) -> None:
+        if self.initial < timedelta(0) or self.factor < 1 or self.maximum < self.initial:
+            raise DefinitionError(repr(self), "it makes no sense", "Give initial >= 0, factor >= 1 and maximum >= initial.")
+
+    def delay(self, before: int) -> float:
+        """Seconds to wait, after so many restarts before this one."""
+        try:
+            return min(self.maximum.total_seconds(), self.initial.total_seconds() * self.factor**before)
+        except OverflowError:
+            return self.maximum.total_seconds()
+
+
+Directive = Literal["restart", "resume", "stop", "escalate"]
+
+
+class Supervision(msgspec.Struct, frozen=True):
+    """What an actor does about children that fail (J. Armstrong, Making reliable distributed systems, 2003, ch. 5; directives: Akka).
+
+    `directives` says it by the class of the error, the nearest class first; `otherwise` for the others. "restart": begin the child again
+    from its arguments, with a fresh state, after `backoff`. "resume": where a message was at fault, put it aside and let the child go on
+    with the next one; a workflow that has raised has nothing to go on with, and is stopped. "stop": it stays failed, and its parent is
+    told. "escalate": the failure is its parent's own, unless that waits for the child's result. A restart beyond `max_restarts` `within`
+    that time escalates instead; the times are durable. Raises DefinitionError for values that make no sense.
+    """
+
+    max_restarts: int = 3
+    within: timedelta = timedelta(minutes=1)
+    backoff: Backoff = Backoff()
+    directives: Mapping[type[BaseException], Directive] = {}
+    otherwise: Directive = "restart"
+
+    def __post_init__(self) -> None:
+        if self.max_restarts < 0 or self.within <= timedelta(0) or not isinstance(self.backoff, Backoff):
+            raise DefinitionError(repr(self), "it makes no sense", "Give max_restarts >= 0, within > 0 and backoff=Backoff(…).")
+        given: Mapping[Any, Any] = self.directives
+        wrong = [each for each in (*given.values(), self.otherwise) if each not in get_args(Directive)]
+        if wrong or not all(isinstance(each, type) and issubclass(each, BaseException) for each in given):
+            cure = f"Write directives={{OSError: 'restart'}}: classes of exceptions, and one of {', '.join(get_args(Directive))}."
+            raise DefinitionError(repr(self), "its directives make no sense", cure)
+
+    def directive(self, error: BaseException) -> Directive:
+        """What to do about an error."""
+        return next((self.directives[each] for each in type(error).__mro__ if each in self.directives), self.otherwise)
+
+
+@final
+class OneForOne(Supervision, frozen=True):
+    """Only the child that failed begins again; restarts are counted for each child by itself."""
+
+    __module__ = "perdure.actors"
+
+
+@final
+class OneForAll(Supervision, frozen=True):
+    """All children begin again, those that run after they were cancelled; the restarts of all of them count together."""
+
+    __module__ = "perdure.actors"
+
+
+@final
+class RestForOne(Supervision, frozen=True):
+    """The child that failed begins again, and those that were spawned after it; the restarts of all of them count together."""
+
+    __module__ = "perdure.actors"

@@ -20,7 +20,7 @@ from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId, Incarnation, actor_id
 from ._info import ActorInfo, DeadLetterInfo, dead_letter_info, info_of
-from ._persistence import Reads, Stored, read_actors, read_depths, scan_actors, scan_dead_letters
+from ._persistence import Reads, Stored, read_actors, read_children, read_depths, scan_actors, scan_dead_letters
 from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, StreamRow, Value
 from ._ref import Request
 from ._streaming import read_on
@@ -153,7 +153,8 @@ def _info_of_active(activation: Activation) -> ActorInfo | None:
     error = None if activation.failure is None else activation.failure.text
     if activation.snapshot is None and not len(mailbox) and error is None:
         return None
-    return info_of(activation.actor, activation.snapshot, error, len(mailbox.events), len(mailbox.interrupts))
+    children = (activation.children or {}).values()
+    return info_of(activation.actor, activation.snapshot, error, len(mailbox.events), len(mailbox.interrupts), children)
 
 
 async def read_info(reads: Reads, actor: ActorId) -> ActorInfo:
@@ -168,7 +169,12 @@ async def read_info(reads: Reads, actor: ActorId) -> ActorInfo:
     if stored == Stored(None, None) and not events + interrupts:
         raise ActorNotFound(actor)
     error = None if stored.quarantine is None else stored.quarantine.failure.text
-    return info_of(actor, stored.snapshot, error, events, interrupts)
+    standing = None if stored.snapshot is None else stored.snapshot.standing
+    try:
+        children = await read_children(reads, actor) if standing is not None and standing.children else []
+    except DamagedRecord as damage:
+        return info_of(actor, None, f"the record of a child is damaged: {damage}", events, interrupts)
+    return info_of(actor, stored.snapshot, error, events, interrupts, children)
 
 
 async def scan_infos(reads: Reads, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:

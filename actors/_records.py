@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, final
 
 import msgspec
 
-from ._envelope import Awaiter, Envelope
+from ._envelope import Awaiter, Envelope, Form, Kind, Parent
 from ._failure import Failure
 from ._ids import Incarnation, MessageId
 
@@ -82,6 +82,9 @@ class RequestKind(IntEnum):
     EMIT = 10
     SET_TIMER = 11  # a named one
     CANCEL_TIMER = 12
+    SPAWN = 13
+    CANCEL = 14  # another actor
+    TERMINATE = 15
 
 
 @final
@@ -162,12 +165,19 @@ def refusal(error: BaseException) -> Raised:
 
 
 @final
-class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The workflow of an actor: a digest of its arguments, its outcome once it has ended, and who waits for that."""
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """The workflow of an actor: a digest of its arguments, its outcome once it has ended, and who waits for that.
+
+    `call` is its arguments themselves, where it may be begun again with them. It is `held` while its parent has not said what becomes of
+    its failure; `again` is when it begins anew, if that has been said (seconds since the epoch).
+    """
 
     arguments: bytes
     outcome: Outcome | None = None
     awaiters: list[Awaiter] = []
+    call: tuple[bytes, Form] | None = None
+    held: bool = False
+    again: float | None = None
 
 
 @final
@@ -189,7 +199,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
 
     `run` is its workflow. `wake` is when the earliest of what its coroutines wait for by the clock is due; `waits` is what they wait for,
     `holds` whether one of them is an event's handler; `logged` how many messages its log has. `kept` is how many declared signals wait to
-    be taken, `emitted` how long its stream is.
+    be taken, `emitted` how long its stream is, `children` how many it has. `parent` is whose child it is; `successor` the start of its next
+    life, as soon as this one has ended.
     """
 
     run: Run | None = None
@@ -200,11 +211,21 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     waits: list[Wait] = []
     timers: list[NamedTimer] = []
     holds: bool = False
+    children: int = 0
+    parent: Parent | None = None
+    successor: Envelope | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its workflow has failed, and may begin again: until then nothing but interrupts is taken."""
+        return self.run is not None and (self.run.held or self.run.again is not None)
 
     @property
     def next_due(self) -> float:
         """When the earliest of all its timers is due; infinity if there is none."""
         due = math.inf if self.wake is None else self.wake
+        if self.run is not None and self.run.again is not None:
+            due = min(due, self.run.again)
         return min(due, *(timer.due for timer in self.timers)) if self.timers else due
 
 
@@ -340,7 +361,8 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `payload` are the arguments; `options` those of a step where they are not its own; `target` the actor that is asked. `failed` and
     `interrupted` count a step's attempts so far. `due` is when the next one begins, `first` when the first one did (0.0: not yet), in
-    seconds since the epoch. `progress` is what its last heartbeat said; `failure` of its last attempt.
+    seconds since the epoch. `progress` is what its last heartbeat said; `failure` of its last attempt. It is `uncertain` if an attempt
+    ended without saying what it did, and `ending` if nobody wants it any more but for knowing how it ends. `compensates` is what it undoes.
     """
 
     kind: RequestKind
@@ -355,6 +377,26 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     first: float = 0.0
     progress: bytes | None = None
     failure: Failure | None = None
+    uncertain: bool = False
+    ending: bool = False
+    compensates: bytes | None = None
+
+
+@final
+class ChildRow(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """A child that has not ended for good: its address, the id of the request that made it, and what becomes of it when its parent ends.
+
+    `life` counts how often it was begun again; `restarts` are the times (seconds since the epoch) at which that was for its own failure, as
+    far as they count still.
+    """
+
+    type: str
+    key: str
+    id: MessageId
+    on_close: Kind
+    supervised: bool = False
+    life: int = 0
+    restarts: list[float] = []
 
 
 @final
@@ -421,4 +463,5 @@ LOG_ENTRY: Final = RecordFormat[LogEntry](LogEntry)
 CHECKPOINT: Final = RecordFormat[Checkpoint](Checkpoint)
 REQUEST_ROW: Final = RecordFormat[RequestRow](RequestRow)
 STREAM_ROW: Final = RecordFormat[StreamRow](StreamRow)
+CHILD_ROW: Final = RecordFormat[ChildRow](ChildRow)
 OUTCOME: Final = RecordFormat[Outcome](Outcome)

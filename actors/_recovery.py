@@ -82,7 +82,7 @@ async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
     async for entry, row in scan_arrivals(epoch.commit.overlay):
         if isinstance(row, DamagedRecord):
             epoch.commit.batch.delete(entry.key)
-            dispatcher.settlement.telling.bury(ActorId("(arrivals)", entry.key.hex()), damaged_envelope(entry.value), row)
+            dispatcher.settlement.books.telling.bury(ActorId("(arrivals)", entry.key.hex()), damaged_envelope(entry.value), row)
         else:
             deliver_or_bury(epoch, dispatcher, ActorId(row.type, row.key), Delivery(row.envelope, row=entry.key))
 
@@ -94,4 +94,4 @@ def deliver_or_bury(epoch: Epoch, dispatcher: Dispatcher, actor: ActorId, delive
     except UnknownActorType as unknown:
         if delivery.row is not None:
             epoch.commit.batch.delete(delivery.row)
-        dispatcher.settlement.telling.bury(actor, delivery.envelope, unknown)
+        dispatcher.settlement.books.telling.bury(actor, delivery.envelope, unknown)

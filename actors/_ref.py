@@ -23,7 +23,7 @@ from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
 from ._info import ActorInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
-from ._outcome_errors import ActorFailed
+from ._outcome_errors import ActorFailed, compensation_errors_of
 from ._records import Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn
@@ -257,6 +257,31 @@ class ActorRef(Generic[A_co]):
         """
         await self._control(Kind.DELETE, "delete")
 
+    def cancel(self, reason: str = "") -> Awaitable[None]:
+        """Ask the actor to end: CancelledError with the reason at whatever its workflow, or the handler at work, waits for.
+
+        Awaiting it returns once the actor has been told, and that is durable. Clean-up may take `durable_actor(cancel_grace=…)`; `result()`
+        tells the end. Nothing happens if it has ended already, or is ending. In an actor it is sent with the turn, awaited or not, and
+        nothing happens if there is no such actor. Raises ActorNotFound, ActorQuarantined.
+        """
+        return self._end(Kind.CANCEL, "cancel", reason)
+
+    def terminate(self, reason: str = "") -> Awaitable[None]:
+        """End the actor now, quarantined or not: nothing is cleaned up, sagas are not undone; awaiting it returns once that is durable.
+
+        In an actor it is sent with the turn, as by `cancel`. Raises ActorNotFound.
+        """
+        return self._end(Kind.TERMINATE, "terminate", reason)
+
+    def _end(self, kind: Kind, verb: str, reason: str) -> Awaitable[None]:
+        request = Request(self.id, kind, verb, reason.encode())
+        return self._told(request) if AMBIENT.get(None) is None else self._send(request)
+
+    async def _told(self, request: Request) -> None:
+        outcome = await self._bound().ask(request)
+        if isinstance(outcome, Raised):
+            raise outcome.failure.revive()
+
     async def retry(self) -> None:
         """Let a quarantined actor go on with the message that it stood still at, once the cause is mended; no other actor notices.
 
@@ -266,9 +291,7 @@ class ActorRef(Generic[A_co]):
 
     async def _control(self, kind: Kind, verb: str) -> None:
         _refuse_in_turn(f"{verb} of {self.id}")
-        outcome = await self._bound().ask(Request(self.id, kind, verb, b""))
-        if isinstance(outcome, Raised):
-            raise outcome.failure.revive()
+        await self._told(Request(self.id, kind, verb, b""))
 
     def _bound(self) -> Port:
         if self._port is None:
@@ -314,7 +337,8 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
     async def result(self) -> R_co:
         """What the workflow returned, now or once it has, in this or a later process.
 
-        Raises ActorFailed from what the workflow raised, ActorCancelled, WorkflowNotStarted; AskTimeout if `options(timeout=…)` has passed.
+        Raises ActorFailed from what the workflow raised (of a child in its parent ChildFailed), ActorCancelled, WorkflowNotStarted;
+        AskTimeout if `options(timeout=…)` has passed. A failed child that supervision begins again has not ended.
         """
         run = self._registry().require(self.id.type).require_workflow()
         timeout = self._options.timeout
@@ -325,7 +349,7 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
             error = failure.revive()
             if outcome.refused:
                 raise error
-            raise ActorFailed(self.id, f"{failure.type_name}: {failure.text}") from error
+            raise ActorFailed(self.id, f"{failure.type_name}: {failure.text}", compensation_errors_of(error)) from error
         return _result(self._port, run, outcome)  # type: ignore[no-any-return]
 
 

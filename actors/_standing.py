@@ -8,74 +8,76 @@ from __future__ import annotations
 import platform
 from functools import cache
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Final, final
 
 from ..storage import Batch
 from ._activation import Activation
-from ._effects import Begin, CancelTimer, Emit, GiveUp, KeepSignal, Send, SetTimer, TakeSignal
+from ._effects import Begin, CancelTimer, Emit, EndStep, GiveUp, KeepSignal, PutAside, Send, SetTimer, Spawn, TakeSignal
+from ._envelope import Envelope, Kind, Parent
 from ._errors import ActorQuarantined
 from ._ids import MessageId
 from ._mailbox import Item
 from ._persistence import (
+    delete_child,
     delete_history,
     delete_request,
     delete_signal,
     delete_stream_item,
     put_checkpoint,
+    put_child,
     put_log_entry,
     put_request,
     put_signal,
     put_stream_item,
 )
-from ._records import NOTHING, Checkpoint, LogEntry, NamedTimer, Outcome, RequestRow, Run, Standing, StreamRow, Wait
+from ._records import NOTHING, Checkpoint, ChildRow, LogEntry, NamedTimer, RequestRow, Run, Standing, StreamRow, Wait
 from ._taking import Taken
 from ._turn import KeptSignal, Turn
 
+fields_of: Final = attrgetter(*Standing.__struct_fields__)
 NO_WAITS: Final[list[Wait]] = []
 
 
 @final
 class StandingDraft:
-    """An actor's standing in the making: what a turn changes of it. `begun` and `given_up` are for the host, once the turn is durable."""
+    """An actor's standing in the making: its fields, and what a turn changes of them.
 
-    __slots__ = (
-        "_activation",
-        "_batch",
-        "begun",
-        "emitted",
-        "given_up",
-        "holds",
-        "kept",
-        "logged",
-        "run",
-        "size",
-        "timers",
-        "waits",
-        "wake",
-    )
+    `begun`, `ended` and `given_up` are requests: for the host to begin, to end or to forget, once the turn is durable.
+    """
+
+    __slots__ = ("_activation", "_batch", "begun", "ended", "given_up", "size", *Standing.__struct_fields__)
+
+    run: Run | None
+    wake: float | None
+    logged: int
+    kept: int
+    emitted: int
+    waits: list[Wait]
+    timers: list[NamedTimer]
+    holds: bool
+    children: int
+    parent: Parent | None
+    successor: Envelope | None
 
     def __init__(self, activation: Activation, batch: Batch) -> None:
-        before = activation.standing
         self._activation = activation
         self._batch = batch
-        self.run: Run | None = before.run
-        self.wake = before.wake
-        self.waits = before.waits
-        self.holds = before.holds
-        self.logged = before.logged
-        self.kept = before.kept
-        self.emitted = before.emitted
-        self.timers: list[NamedTimer] = before.timers
+        # In one go, and in their order: this is done in every turn of an actor that waits.
+        before = fields_of(activation.standing)
+        self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds, *family = before
+        self.children, self.parent, self.successor = family
         self.begun: list[RequestRow] = []
+        self.ended: list[MessageId] = []
         self.given_up: list[MessageId] = []
         self.size = 0  # bytes staged
 
     def record(self) -> Standing | None:
         """The standing as it is stored; None where it is nothing."""
-        made = Standing(self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds)
+        made = Standing(*fields_of(self))
         return None if made == NOTHING else made
 
-    def apply(self, taken: Taken, turn: Turn) -> None:  # noqa: C901  one line for each kind of effect
+    def apply(self, taken: Taken, turn: Turn) -> None:  # noqa: C901, PLR0912  one line for each kind of effect
         """Stage what the turn asked for, messages apart."""
         given_up = {effect.id for effect in taken.effects if type(effect) is GiveUp}
         for effect in taken.effects:
@@ -95,8 +97,31 @@ class StandingDraft:
                     self.keep(KeptSignal(seq, envelope))
                 case TakeSignal(seq):
                     self._drop_signal(seq)
-                case Send():
+                case EndStep(request):
+                    if request not in given_up:
+                        self.ended.append(request)
+                case Spawn(row):
+                    self._add_child(row)
+                case Send() | PutAside():
                     pass
+
+    def _add_child(self, row: ChildRow) -> None:
+        self.put_child(row)
+        self.children += 1
+
+    def put_child(self, row: ChildRow) -> None:
+        """Write down a child, or what has changed of it."""
+        put_child(self._batch, self._activation.suffix, row)
+        self._activation.children = self._activation.children or {}
+        self._activation.children[row.id] = row
+        self.size += 200
+
+    def drop_child(self, request: MessageId) -> None:
+        """A child has ended for good, or is its actor's no more."""
+        delete_child(self._batch, self._activation.suffix, request)
+        if self._activation.children is not None and self._activation.children.pop(request, None) is not None:
+            self.children -= 1
+        self._activation.children = self._activation.children or None
 
     def _begin(self, row: RequestRow) -> None:
         put_request(self._batch, self._activation.suffix, row)
@@ -153,19 +178,19 @@ class StandingDraft:
         self.waits = self._activation.coroutines.waits()
         self.holds = not self._activation.coroutines.takes_events
 
-    def end(self, outcome: Outcome) -> list[KeptSignal]:
-        """The workflow has ended, and the actor with it; returns the signals that nobody will take any more."""
-        assert self.run is not None
-        self.run = Run(self.run.arguments, outcome)
-        self.timers = []
-        return self.drop_signals()
-
     def drop_signals(self) -> list[KeptSignal]:
         """Keep no signal any more; returns those that were kept, in their order."""
         kept = sorted((signal for signals in self._activation.kept_signals.values() for signal in signals), key=lambda each: each.seq)
         for signal in kept:
             self._drop_signal(signal.seq)
         return kept
+
+    def take_deferred(self) -> list[KeptSignal]:
+        """The calls of signal handlers that were put off, in their order; they are kept no more."""
+        deferred = [each for signals in self._activation.kept_signals.values() for each in signals if each.envelope.kind is Kind.SIGNAL]
+        for signal in deferred:
+            self._drop_signal(signal.seq)
+        return sorted(deferred, key=lambda each: each.seq)
 
     def forget_log(self) -> None:
         """Nothing waits any more: the snapshot is everything."""

@@ -20,12 +20,12 @@ from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol
 
 from ._calls import Call, digest_of_call
 from ._codec import PICKLE
-from ._coroutines import AMBIENT
+from ._coroutines import AMBIENT, Coroutines
 from ._errors import DefinitionError, NotInActor, NotSerializable
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
 from ._policy import Rate, Retry
-from ._records import Raised, RequestKind
+from ._records import Outcome, Raised, RequestKind
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +38,8 @@ class StepOptions(NamedTuple):
     """How a step is tried. Times are timedeltas; None is without a limit.
 
     `timeout` is for one attempt, `timeout_over_all` from the first attempt to the end of the last. `executor` is where a `def` step runs.
-    `at_once` is how many run at the same time, and `rate` how many begin in a time, over all actors of the host.
+    `at_once` is how many run at the same time, and `rate` how many begin in a time, over all actors of the host. `compensate` undoes
+    it.
     """
 
     retry: Retry = Retry()
@@ -47,9 +48,25 @@ class StepOptions(NamedTuple):
     executor: Executor = "thread"
     at_once: int | None = None
     rate: Rate | None = None
+    compensate: Step[..., Any] | None = None
 
 
 DEFAULTS: Final = StepOptions()
+
+
+class Undoing(Protocol):
+    """Who undoes what the steps that are called within it have done."""
+
+    def expect(self, step: Step[..., Any], payload: bytes, key: str) -> Callable[[Outcome | None], None]:
+        """A step with a compensation is about to be asked for, under an idempotency key; returns what is to be told how it has ended."""
+        ...
+
+
+UNDOING: Final[contextvars.ContextVar[Undoing | None]] = contextvars.ContextVar("perdure_undoing", default=None)
+
+
+def _nobody_hears(outcome: Outcome | None) -> None:
+    """Nobody wants to know."""
 
 
 @final
@@ -101,13 +118,24 @@ class Step(Generic[P, R_co]):
         coroutines = AMBIENT.get(None)
         if coroutines is None:
             return await self._run_here(args, kwargs)  # type: ignore[no-any-return]
-        turn = coroutines.require_turn(f"the step {self.name}")
-        payload = self.call.encode_call(args, kwargs)
-        request = turn.begin(RequestKind.STEP, self.name, payload, digest_of_call(args, kwargs), self._recorded_options())
-        outcome = await coroutines.outcome(request, RequestKind.STEP, self.name)
+        payload, request = self.ask(coroutines, args, kwargs)
+        undoing = None if self.given.compensate is None else UNDOING.get()
+        hear: Callable[[Outcome | None], None] = _nobody_hears
+        if undoing is not None:
+            hear = undoing.expect(self, payload, idempotency_key_of(coroutines.require_turn(self.name).actor, request))
+        outcome = await coroutines.step_outcome(request, self.name, hear)
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
+
+    def ask(
+        self, coroutines: Coroutines, args: tuple[Any, ...], kwargs: dict[str, Any], compensates: bytes | None = None
+    ) -> tuple[bytes, MessageId]:
+        """Ask for it with the turn; returns its arguments as bytes and the id that its outcome will have. `compensates`: what it undoes."""
+        turn = coroutines.require_turn(f"the step {self.name}")
+        payload = self.call.encode_call(args, kwargs)
+        digest, options = digest_of_call(args, kwargs), self._recorded_options()
+        return payload, turn.begin(RequestKind.STEP, self.name, payload, digest, options=options, compensates=compensates)
 
     async def _run_here(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.is_async:
@@ -138,6 +166,15 @@ def find_step(name: str) -> Step[..., Any]:
     return found
 
 
+class CompensatedStepDecorator(Protocol[P]):
+    """What `step(compensate=…)` returns: it goes on a function that takes what the compensation takes."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+
 class StepDecorator(Protocol):
     """What `step(…)` with options returns."""
 
@@ -151,6 +188,18 @@ class StepDecorator(Protocol):
 def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
 @overload
 def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    compensate: Step[P, Any],
+    name: str = ...,
+    retry: Retry = ...,
+    timeout: timedelta | None = ...,
+    timeout_over_all: timedelta | None = ...,
+    executor: Executor = ...,
+    at_once: int | None = ...,
+    rate: Rate | None = ...,
+) -> CompensatedStepDecorator[P]: ...
 @overload
 def step(
     *,
@@ -168,7 +217,8 @@ def step(function: Any = None, /, *, name: str | None = None, **options: Any) ->
     An `async def` step runs on the host's event loop; a `def` step in a thread, or in a process of its own with `executor="process"`.
     `name`: what it is called in stores (default: module and qualified name). `retry`: default 3 attempts, after about 1 and 2 seconds.
     `timeout`: for one attempt; `timeout_over_all`: for all of them. `at_once`: how many run at the same time; `rate`: how many may begin in
-    a time. Raises DefinitionError for what could not work.
+    a time. `compensate`: the step that undoes it, with the same arguments, when a `saga` around its call is undone. Raises DefinitionError
+    for what could not work.
     """
     unknown = options.keys() - set(StepOptions._fields)
     if unknown:
@@ -190,6 +240,7 @@ def _defined(function: Any, options: StepOptions, name: str | None) -> Step[Any,
     _check(made.name, options)
     if options.executor == "process" and made.is_async:
         raise DefinitionError(made.name, "executor='process' is for `def` steps", "Write `def`, or leave the executor out.")
+    _check_compensation(made, options.compensate)
     taken = STEPS.get(made.name)
     if name is not None and taken is not None and _place(taken) != _place(made):
         raise DefinitionError(made.name, f"{_place(taken)} is the step of this name already", "Give one of them another name=….")
@@ -199,6 +250,22 @@ def _defined(function: Any, options: StepOptions, name: str | None) -> Step[Any,
 
 def _place(step: Step[..., Any]) -> str:
     return f"{step.function.__module__}.{step.function.__qualname__}"
+
+
+def _check_compensation(made: Step[..., Any], compensate: object) -> None:
+    if compensate is None:
+        return
+    if not isinstance(compensate, Step):
+        raise DefinitionError(f"@step {made.name}", f"compensate={compensate!r} is no step", "Write @step above that function, too.")
+    parameters = made.call.signature.parameters.values()
+    args = [None for each in parameters if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}]
+    kwargs = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
+    try:
+        compensate.call.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = compensate.__name__
+        cure = f"Let it take the same: def {name}{made.call.signature}; or register it by hand: undo.push({name}, …)."
+        raise DefinitionError(f"@step {made.name}", f"its compensation is called with the same arguments: {error}", cure) from error
 
 
 def _check(name: str, options: StepOptions) -> None:
@@ -237,6 +304,34 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
 # --- inside a step ---
 
 
+@final
+class UnknownOutcome:
+    """What is known of a step that was asked for, and may have been done or not: its only instance is `Unknown`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Unknown"
+
+    def __reduce__(self) -> str:
+        return "Unknown"
+
+
+Unknown: Final = UnknownOutcome()
+
+
+@final
+class Compensated(NamedTuple):
+    """What a compensation undoes: the name of a step, the idempotency key of that asking, and what it returned, or `Unknown`."""
+
+    step: str
+    idempotency_key: str
+    outcome: Any
+
+
+Compensated.__module__ = "perdure.actors"
+
+
 class RunningAttempt(Protocol):
     """What the host lets a running step do."""
 
@@ -254,14 +349,22 @@ class StepInfo:
     """What a running step may know about itself.
 
     `attempt` counts from 1, failed and interrupted ones together; `progress` is what the last heartbeat of an earlier attempt recorded;
-    `resources` is what the host was given.
+    `resources` is what the host was given; `compensates` is what it undoes, if it was called by a saga for a step that has it as its
+    compensation.
     """
 
     __module__ = "perdure.actors"
-    __slots__ = ("_request", "_running", "actor", "attempt", "progress", "resources")
+    __slots__ = ("_request", "_running", "actor", "attempt", "compensates", "progress", "resources")
 
     def __init__(
-        self, running: RunningAttempt, actor: ActorId, attempt: int, request: MessageId, progress: Any, resources: Mapping[str, Any]
+        self,
+        running: RunningAttempt,
+        actor: ActorId,
+        attempt: int,
+        request: MessageId,
+        progress: Any,
+        resources: Mapping[str, Any],
+        compensates: Compensated | None = None,
     ) -> None:
         self._running = running
         self.actor: Final = actor
@@ -269,6 +372,7 @@ class StepInfo:
         self._request: Final = request
         self.progress: Final = progress
         self.resources: Final = resources
+        self.compensates: Final = compensates
 
     def __repr__(self) -> str:
         return f"<StepInfo of {self.actor}, attempt {self.attempt}, {self.idempotency_key}>"

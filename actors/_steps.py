@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import anyio
 import msgspec
 
+from ..storage import Gate
 from ._activation import Delivery
 from ._clock import Alarm
 from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import NotDeserializable, NotDurable
+from ._errors import NotDeserializable, NotDurable, WorkerDied
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
 from ._persistence import delete_request, put_request, suffix_of
 from ._records import OUTCOME, Outcome, Raised, RequestKind, RequestRow, Value
 from ._ref import Request
-from ._step import DEFAULTS, STEP, Step, StepInfo, StepOptions, encoded_result, find_step, idempotency_key_of
+from ._step import DEFAULTS, STEP, Compensated, Step, StepInfo, StepOptions, encoded_result, find_step, idempotency_key_of
 from ._threads import Threads
 from ._turnstile import Ticket, Turnstiles
 
@@ -118,7 +119,8 @@ class Steps:
         self._info = info
         self._loop = asyncio.get_running_loop()
         self._works: dict[MessageId, _Outstanding] = {}
-        self._given_up: set[MessageId] = set()  # by turns that are not durable yet
+        self._announced: dict[MessageId, tuple[ActorId, RequestRow]] = {}  # by turns that are not durable yet
+        self._given_up: set[MessageId] = set()  # likewise
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[_Outstanding] = []  # until `run` begins
@@ -152,26 +154,76 @@ class Steps:
 
     def start(self, actor: ActorId, row: RequestRow) -> None:
         """Begin what a durable turn has asked for, or go on with it after a restart."""
+        self._announced.pop(row.id, None)
         if row.id in self._works or row.id in self._given_up:
             return
         work = self._works[row.id] = _Outstanding(actor, row)
         self._begin_when_due(work)
 
-    def give_up(self, request: MessageId) -> None:
-        """Write nothing more of a request: its row goes with the open batch, and `cancel` follows when that is durable."""
-        self._given_up.add(request)
+    def begin(self, actor: ActorId, row: RequestRow, gate: Gate) -> None:
+        """As `Errands.begin`."""
+        self._announced[row.id] = actor, row
+        gate.when_open(partial(self._begun, row.id))
 
-    def cancel(self, request: MessageId) -> None:
+    def end(self, request: MessageId, gate: Gate) -> None:
+        """As `Errands.end`: written down, so that the next host does not begin it again."""
+        work, announced = self._works.get(request), self._announced.get(request)
+        if work is not None:
+            work.row = msgspec.structs.replace(work.row, ending=True)
+            self._store(work)
+        elif announced is not None:
+            actor, row = announced
+            row = msgspec.structs.replace(row, ending=True)
+            self._announced[request] = actor, row
+            put_request(self._epoch.commit.batch, suffix_of(actor), row)
+        gate.when_open(partial(self._asked_to_end, request))
+
+    def give_up(self, request: MessageId, gate: Gate) -> None:
+        """As `Errands.give_up`: its row goes with the open batch."""
+        self._given_up.add(request)
+        gate.when_open(partial(self._cancel, request))
+
+    def _begun(self, request: MessageId, error: BaseException | None) -> None:
+        announced = self._announced.get(request)
+        if error is None and announced is not None:
+            self.start(*announced)
+
+    def _asked_to_end(self, request: MessageId, error: BaseException | None) -> None:
+        """It stands in the store that it is to end: one that runs is cancelled, unless it is in a thread, which nothing can end."""
+        work = self._works.get(request)
+        if error is not None or work is None:
+            return
+        for awaited in (work.alarm, work.ticket):
+            if awaited is not None:
+                awaited.cancel()
+        if work.task is None:
+            self._finish(work, self._cancelled(work))
+        elif work.step is not None and (work.step.is_async or work.options.executor == "process"):
+            self._cancel_task(work)
+
+    def _cancel(self, request: MessageId, error: BaseException | None) -> None:
         """End what is done for a request that nobody waits for any more."""
+        if error is not None:
+            return
         self._given_up.discard(request)
+        self._announced.pop(request, None)
         work = self._works.pop(request, None)
         if work is None:
             return
-        for awaited in (work.alarm, work.ticket, work.task):
+        for awaited in (work.alarm, work.ticket):
             if awaited is not None:
                 awaited.cancel()
-        if work.task is not None and getcoroutinestate(work.task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
+        if work.task is not None:
+            self._cancel_task(work)
+
+    def _cancel_task(self, work: _Outstanding) -> None:
+        task = work.task
+        assert task is not None
+        task.cancel()
+        if getcoroutinestate(task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
             self._leave(work)  # of a task that is cancelled before it began, not even the clean-up runs
+            if self.is_wanted(work):
+                self._finish(work, self._cancelled(work))
 
     def is_wanted(self, work: _Outstanding) -> bool:
         """Whether its outcome is still to come from this epoch."""
@@ -239,6 +291,8 @@ class Steps:
             return
         if self._tasks is None:
             self._waiting.append(work)
+        elif work.row.ending:
+            self._finish(work, self._cancelled(work))
         elif work.row.kind is not RequestKind.STEP:
             self._go(work, self._read)
         elif self._is_known(work):
@@ -327,6 +381,8 @@ class Steps:
                 return self._fail(work, TimeoutError(f"it took longer than {seconds:g} s"))
             if not self.is_wanted(work):
                 raise
+            if work.row.ending:
+                return self._cancelled(work, uncertain=True)
             return self._fail(work, Failure.of(cancelled).revive())  # it has cancelled itself
         except KeyboardInterrupt:  # the only one that is for the host
             raise
@@ -359,7 +415,9 @@ class Steps:
         assert step is not None
         args, kwargs = step.call.decode_call(work.row.payload)
         progress = None if work.row.progress is None else PICKLE.decode(work.row.progress)
-        STEP.set(StepInfo(_Attempt(self, work, work.attempt), work.actor, work.attempt, work.row.id, progress, self._epoch.resources))
+        compensates = None if work.row.compensates is None else Compensated(*PICKLE.decode(work.row.compensates))  # type: ignore[misc]
+        about = work.actor, work.attempt, work.row.id, progress
+        STEP.set(StepInfo(_Attempt(self, work, work.attempt), *about, self._epoch.resources, compensates))
         if step.is_async:
             return await step.function(*args, **kwargs)
         if work.options.executor == "thread":
@@ -369,8 +427,7 @@ class Steps:
             from ._processes import Processes  # only who has such steps loads it
 
             self._processes = Processes()
-        about = work.actor, work.attempt, work.row.id, progress
-        return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, about))
+        return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, about, compensates))
 
     def _expire(self, work: _Outstanding) -> None:
         work.expired = True
@@ -389,9 +446,12 @@ class Steps:
         if not self.is_wanted(work):
             return None
         failure, options = Failure.of(error), work.options
-        row = work.row = msgspec.structs.replace(work.row, failed=work.row.failed + 1, first=work.first, failure=failure)
+        uncertain = work.row.uncertain or work.expired or isinstance(error, WorkerDied)
+        row = work.row = msgspec.structs.replace(
+            work.row, failed=work.row.failed + 1, first=work.first, failure=failure, uncertain=uncertain
+        )
         now = self._epoch.clock.now()
-        delay = options.retry.delay(row.failed, row.id) if options.retry.is_worth_it(error) else None
+        delay = options.retry.delay(row.failed, row.id) if options.retry.is_worth_it(error) and not row.ending else None
         over_all = options.timeout_over_all
         reason = f"{failure.type_name}: {failure.text}" if failure.text else failure.type_name
         if delay is None or (over_all is not None and now + delay >= row.first + over_all.total_seconds()):
@@ -405,9 +465,16 @@ class Steps:
 
     def _failed(self, work: _Outstanding, reason: str, cause: Exception | None = None) -> StepFailed:
         row = work.row
-        failed = StepFailed(row.name, work.actor, reason, row.failed, row.interrupted, idempotency_key_of(work.actor, row.id))
+        key, uncertain = idempotency_key_of(work.actor, row.id), row.uncertain or row.interrupted > 0
+        failed = StepFailed(row.name, work.actor, reason, row.failed, row.interrupted, key, uncertain)
         failed.__cause__ = cause
         return failed
+
+    def _cancelled(self, work: _Outstanding, *, uncertain: bool = False) -> Outcome:
+        """The outcome of a step that was asked to end; `uncertain` if an attempt was at it."""
+        if uncertain:
+            work.row = msgspec.structs.replace(work.row, uncertain=True)
+        return Raised(Failure.of(self._failed(work, "it was cancelled")))
 
     # --- what a running step may do ---
 
@@ -463,8 +530,11 @@ class _ProcessWork:
 
 
 def _in_a_process(  # in the worker
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], about: tuple[ActorId, int, MessageId, Any]
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    about: tuple[ActorId, int, MessageId, Any],
+    compensates: Compensated | None,
 ) -> Any:
-    actor, attempt, request, progress = about
-    STEP.set(StepInfo(_ProcessWork(), actor, attempt, request, progress, {}))
+    STEP.set(StepInfo(_ProcessWork(), *about, {}, compensates))
     return function(*args, **kwargs)

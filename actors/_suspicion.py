@@ -84,7 +84,7 @@ class Suspicion:
             wait = next(wait for wait in stands[asker].waits if wait.target == chain[1])
             error = ActorDeadlock(str(actor) for actor in chain)
             awaiter = Awaiter(asker=(asker.type, asker.key, wait.request))
-            self._dispatcher.settlement.telling.tell(asker, awaiter, Raised(Failure.of(error)))
+            self._dispatcher.settlement.books.telling.tell(asker, awaiter, Raised(Failure.of(error)))
 
     async def _stands(self, actors: list[ActorId]) -> dict[ActorId, Stand]:
         passive = [actor for actor in actors if self._dispatcher.active(actor) is None]

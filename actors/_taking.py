@@ -9,9 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, NamedTuple, final
 
-from ._coroutines import Coroutines, Ending, WorkflowEnd
+from ._coroutines import Coroutines
 from ._define import Definition
 from ._effects import Effect
+from ._endings import Ending, LifeEnd
 from ._envelope import Envelope
 from ._handlers import Handler
 from ._journal import ReplayStopped
@@ -21,11 +22,11 @@ from ._turn import Turn
 
 @final
 class Taken(NamedTuple):
-    """What a turn came to: the state at its end, which handlers ended, what it asked for; and whether something of it waits on."""
+    """What a turn came to: the state at its end, which handlers ended, whether the actor's life did, what it asked for; what waits on."""
 
     state: bytes
     endings: list[Ending]
-    end: WorkflowEnd | None
+    end: LifeEnd | None
     effects: list[Effect]
     asked: list[Asked]
     suspended: bool

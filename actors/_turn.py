@@ -9,12 +9,14 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, final
 
-from ._effects import Begin, Effect, GiveUp, KeepSignal, Send, TakeSignal
-from ._envelope import Envelope, Kind
+from ._effects import Begin, Effect, EndStep, GiveUp, KeepSignal, PutAside, Send, Spawn, TakeSignal
+from ._envelope import Envelope, Kind, Parent
 from ._errors import NotDurable
-from ._ids import ActorId, Incarnation, MessageId, request_id, sent_id
+from ._failure import Failure
+from ._handlers import Handler
+from ._ids import ActorId, Incarnation, MessageId, child_key, request_id, sent_id
 from ._journal import Recorded
-from ._records import Asked, RequestKind, RequestRow
+from ._records import Asked, ChildRow, RequestKind, RequestRow
 from ._registry import Registry
 
 
@@ -40,6 +42,7 @@ class KeptSignal(NamedTuple):
     envelope: Envelope
 
 
+_SENT: Final = {Kind.CANCEL: RequestKind.CANCEL, Kind.TERMINATE: RequestKind.TERMINATE}
 NO_SIGNALS: Final[Mapping[str, Sequence[KeptSignal]]] = {}
 
 
@@ -134,13 +137,40 @@ class Turn:
         return asked
 
     def begin(
-        self, kind: RequestKind, name: str, payload: bytes, digest: bytes, options: bytes = b"", target: ActorId | None = None
+        self,
+        kind: RequestKind,
+        name: str,
+        payload: bytes,
+        digest: bytes,
+        *,
+        options: bytes = b"",
+        target: ActorId | None = None,
+        compensates: bytes | None = None,
     ) -> MessageId:
         """Ask for something outside, whose outcome will come as a message with the id that is returned."""
         asked = self.ask_for(kind, name, digest)
         found = request_id(self.incarnation, self.number, asked.nth)
-        self.effects.append(Begin(RequestRow(kind, name, found, payload, options, target)))
+        self.effects.append(Begin(RequestRow(kind, name, found, payload, options, target, compensates=compensates)))
         return found
+
+    def end_step(self, request: MessageId) -> None:
+        """Nobody wants that step any more; how it ends is still to be heard of."""
+        self.effects.append(EndStep(request))
+
+    def spawn(self, run: Handler, type_name: str, key: str | None, payload: bytes, digest: bytes, on_close: Kind) -> ActorId:
+        """Begin a child with the turn; returns its address. Without a key it gets one that no other asking ever has."""
+        asked = self.ask_for(RequestKind.SPAWN, type_name if key is None else f"{type_name}/{key}", digest)
+        found = request_id(self.incarnation, self.number, asked.nth)
+        child = ActorId(type_name, child_key(self.actor.key, self.incarnation, self.number, asked.nth) if key is None else key)
+        supervised = self.surroundings.registry.require(self.actor.type).supervise is not None
+        parent = Parent(self.actor.type, self.actor.key, found, on_close, supervised)
+        row = ChildRow(child.type, child.key, found, on_close, supervised)
+        self.effects.append(Spawn(row, self._envelope(Kind.SPAWN, run.name, payload, None, parent=parent)))
+        return child
+
+    def put_aside(self, name: str, payload: bytes, failure: Failure, failed: int, interrupted: int) -> None:
+        """A step that was to undo something has failed for good: it goes into the dead letters."""
+        self.effects.append(PutAside(self._envelope(Kind.COMPENSATION, name, payload, None), failure, failed, interrupted))
 
     def give_up(self, request: MessageId) -> None:
         """Nobody waits for that outcome any more."""
@@ -148,7 +178,7 @@ class Turn:
 
     def send(self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None) -> None:
         """Record a message; it goes into the target's mailbox together with everything else this turn does."""
-        self.ask_for(RequestKind.SEND, f"{name} to {target}")
+        self.ask_for(_SENT.get(kind, RequestKind.SEND), f"{name} to {target}")
         self.effects.append(Send(target, self._envelope(kind, name, payload, key)))
 
     def ask(self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, digest: bytes) -> MessageId:
@@ -160,7 +190,14 @@ class Turn:
         return found
 
     def _envelope(
-        self, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, asker: tuple[str, str, bytes] | None = None
+        self,
+        kind: Kind,
+        name: str,
+        payload: bytes,
+        key: tuple[str, bytes] | None,
+        *,
+        asker: tuple[str, str, bytes] | None = None,
+        parent: Parent | None = None,
     ) -> Envelope:
         return Envelope(
             id=sent_id(self.incarnation, self.number, len(self.effects)),
@@ -173,6 +210,7 @@ class Turn:
             headers=self.headers,
             sent_at=self.time,
             asker=asker,
+            parent=parent,
         )
 
     def take_signal(self, name: str) -> KeptSignal | None:

@@ -285,7 +285,7 @@ async def ask_in_clean_up(kitchen: Kitchen) -> str:
 
 
 async def end_with_a_task(kitchen: Kitchen) -> str:
-    asyncio.create_task(noted(kitchen, "never told"))  # noqa: RUF006
+    asyncio.create_task(noted(kitchen, "cleaned up"))  # noqa: RUF006
     return await hear(kitchen)
 
 
@@ -583,14 +583,14 @@ async def test_clean_up_at_eviction_is_told_of_it(make_world: MakeWorld) -> None
 async def test_whoever_comes_after_the_end_is_told_so(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "end_with_a_task")
     await send_signal(ref, Kitchen.order, "soup")
+    await play(kitchen, pause)
     assert await ref.result() == "soup"
-    await pause(kitchen)
 
     for late in (ref.ask(Kitchen.tell, "late"), ref.send_event(Kitchen.tell, "late"), send_signal(ref, Kitchen.order, "late")):
         with pytest.raises(ActorCompleted):
             await late
 
-    assert await ref.query(Kitchen.all_told) == []
+    assert await ref.query(Kitchen.all_told) == ["cleaned up"]
 
 
 async def test_events_that_wait_at_the_end_are_answered_or_put_aside(kitchen: World, pause: Pause) -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from perdure import actors
 from perdure.actors import (
     AskTimeout,
+    CompensationFailed,
     DataLoss,
     KeyTooLong,
     NotSerializable,
     RemoteError,
     SignalTimeout,
+    StepFailed,
     VersionMismatch,
     WrongArguments,
 )
@@ -154,6 +156,7 @@ def own_errors() -> list[PerdureError]:
         RemoteError: lambda: RemoteError("shop.Declined", "with code 3", "Traceback"),
         VersionMismatch: lambda: VersionMismatch("Order/o-1", 2, 1),
         DataLoss: lambda: DataLoss("Order/o-1", 3, 7),
+        CompensationFailed: lambda: CompensationFailed("Order/o-1", [StepFailed("refund", "Order/o-1", "no", 3, 0, "key")]),
         SignalTimeout: lambda: SignalTimeout("Order/o-1", "approved", 2.5),
     }
     classes = [value for value in vars(actors).values() if isinstance(value, type) and issubclass(value, PerdureError)]

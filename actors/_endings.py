@@ -1,0 +1,151 @@
+"""Endings: what a handler, a workflow, and with it a life of the actor, comes to.
+
+A life that ends does so once: what still waits is asked to end, has a time to clean up, and is then left behind; further wishes to end it
+are held back meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Final, NamedTuple, TypeAlias, final
+
+from ._envelope import Envelope
+from ._errors import NotDurable
+from ._failure import Failure
+from ._handlers import Handler
+from ._ids import ActorId
+from ._outcome_errors import ActorCancelled
+from ._records import Outcome, Raised, Status, Value, refusal
+from ._turnloop import CURE, TurnTask
+
+
+class ContinueAsNew(BaseException):
+    """Ends a life of the workflow and begins the next one. Control flow: clean-up runs, `except Exception` does not see it."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(payload)
+        self.payload = payload
+
+
+@final
+class Ending(NamedTuple):
+    """A handler's end: of which message, and what came of it (None if nobody wants to know). `partly` if it failed in a later turn.
+
+    `seq` is 0 of a task that nobody looked after.
+    """
+
+    seq: int
+    envelope: Envelope
+    outcome: Outcome | None
+    partly: bool = False
+
+
+@final
+class Ended(NamedTuple):
+    """A life's end for good: completed, failed or cancelled."""
+
+    outcome: Outcome
+    status: Status
+
+
+@final
+class Continued(NamedTuple):
+    """The workflow goes on in another life, with the same state and other arguments."""
+
+    payload: bytes
+
+
+@final
+class Renewed(NamedTuple):
+    """The workflow begins again in another life, with the same arguments and a fresh state, not before `due` (seconds since the epoch)."""
+
+    due: float
+
+
+LifeEnd: TypeAlias = Ended | Continued | Renewed
+
+
+@final
+class Closing:
+    """The end of a life under way. `end` is what it comes to, None while the workflow has not ended.
+
+    `verdict` is what it comes to if it lets itself be cancelled. `asked` is whether handlers have been asked to end, `swept` whether all
+    other tasks have; `overdue` whether their time is over.
+    """
+
+    __slots__ = ("alarm", "asked", "end", "overdue", "reason", "swept", "verdict")
+
+    def __init__(self, reason: str, verdict: LifeEnd | None = None) -> None:
+        self.reason: Final = reason
+        self.verdict: Final = verdict
+        self.end: LifeEnd | None = None
+        self.asked = False
+        self.swept = False
+        self.overdue = False
+        self.alarm: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Closing because {self.reason}, {'overdue' if self.overdue else 'in time'}>"
+
+    def cancelled(self, actor: ActorId) -> LifeEnd:
+        """What the life comes to if it lets itself be cancelled: it was said for what, or it is cancelled and nothing else."""
+        return self.verdict or Ended(refusal(ActorCancelled(actor, self.reason)), Status.CANCELLED)
+
+    def expire(self) -> None:
+        """The time to clean up is over."""
+        self.overdue = True
+
+
+def handler_outcome(task: TurnTask, handler: Handler, envelope: Envelope, actor: ActorId, closing: Closing | None) -> Outcome | None:
+    """What came of an event's handler, if anybody wants to know, or if it failed; raises nothing."""
+    try:
+        answer = task.result()
+        return Value(handler.encode_result(answer, envelope.form)) if envelope.wants_outcome else None
+    except BaseException as error:  # noqa: BLE001  a handler raises whatever it likes
+        if closing is not None and isinstance(error, asyncio.CancelledError):
+            return refusal(ActorCancelled(actor, closing.reason))
+        return Raised(Failure.of(explained(error)))
+
+
+def life_end(task: TurnTask, handler: Handler, actor: ActorId, unretrieved: BaseException | None, closing: Closing | None) -> LifeEnd:
+    """What the workflow's end means for the actor; `unretrieved` is of a task that nobody looked after, and that it fails with."""
+    try:
+        answer = task.result()
+        if unretrieved is not None:
+            return failed(unretrieved)
+        return Ended(Value(handler.encode_result(answer)), Status.COMPLETED)
+    except asyncio.CancelledError as cancelled:
+        if unretrieved is not None:
+            return failed(unretrieved)
+        if closing is not None:
+            return closing.cancelled(actor)
+        reason = " ".join(str(part) for part in cancelled.args if part)
+        return Ended(refusal(ActorCancelled(actor, reason)), Status.CANCELLED)
+    except BaseException as error:  # noqa: BLE001  a workflow raises whatever it likes
+        again = _continues(error)
+        if again is None:
+            return failed(explained(error))
+        return Continued(again.payload) if closing is None else closing.cancelled(actor)  # whoever is to end does not go on
+
+
+def failed(error: BaseException) -> Ended:
+    """A life that ends by an error."""
+    return Ended(Raised(Failure.of(error)), Status.FAILED)
+
+
+def explained(error: BaseException) -> BaseException:
+    """The error, or what it means here: asyncio itself refuses to await a future of another loop, and cannot know whose loop this is."""
+    if not isinstance(error, RuntimeError) or "attached to a different loop" not in str(error):
+        return error
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    refused = NotDurable(f"a future of another loop ({frame.filename}:{frame.lineno}, in {frame.name})", CURE)
+    refused.__cause__ = error
+    return refused
+
+
+def _continues(error: BaseException) -> ContinueAsNew | None:
+    """The wish to continue as new, also where task groups have wrapped it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, ContinueAsNew) else None

@@ -1,0 +1,348 @@
+"""Lives: how a workflow begins, and how an actor's life ends: for good, in another life, or held until its parent has spoken.
+
+Whoever waits for the outcome of a workflow is told once, when it has ended for good.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, assert_never, final
+
+import msgspec
+
+from ..storage import PerdureError
+from ._activation import Activation
+from ._books import Books
+from ._define import Definition
+from ._digest import digest
+from ._endings import Continued, Ended, Ending, LifeEnd, Renewed
+from ._envelope import Awaiter, Envelope, Form, Kind
+from ._errors import ActorNotFound
+from ._families import Families, outcome_for
+from ._ids import ActorId, Incarnation, continued, first_incarnation, renewed, sent_id
+from ._mailbox import Item
+from ._outcome_errors import ActorCancelled, WorkflowAlreadyStarted, WorkflowNotStarted
+from ._persistence import delete_quarantine
+from ._records import Outcome, Raised, Run, Status, Value, refusal
+from ._standing import StandingDraft
+from ._telling import resolve
+from ._turn import Turn
+
+
+@final
+class Lives:
+    """Begins and ends lives."""
+
+    __slots__ = ("_books", "families")
+
+    def __init__(self, books: Books) -> None:
+        self._books: Final = books
+        self.families: Final = Families(books)
+
+    # --- beginnings ---
+
+    def note_beginning(self, activation: Activation, draft: StandingDraft, envelope: Envelope) -> None:
+        """The workflow begins with a message."""
+        parent = draft.parent if envelope.kind is Kind.CONTINUE else envelope.parent
+        call = (envelope.payload, envelope.form) if parent is not None and parent.supervised else None
+        if envelope.kind is Kind.CONTINUE and draft.run is not None:
+            draft.run = msgspec.structs.replace(draft.run, call=call)
+        else:
+            awaiters = draft.run.awaiters if draft.run is not None else []
+            draft.run = Run(arguments_digest(activation.definition, envelope), None, awaiters, call)
+        draft.parent = parent
+
+    def begins(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        """Whether the actor's code is to begin its workflow with a message; if not, whoever sent it is told."""
+        kind, run = item.envelope.kind, activation.standing.run
+        if run is None or kind is Kind.CONTINUE:
+            return True
+        if kind is Kind.SPAWN:
+            return self._begins_child(activation, item, turn)
+        if kind is Kind.RESTART:
+            self._restart(activation, item.envelope)
+            return True
+        outcome: Outcome = Value(b"")
+        same = run.arguments == arguments_digest(activation.definition, item.envelope)
+        if kind is Kind.START_NEW or not same:
+            outcome = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), not same))
+        self._books.skip(activation, item, turn)
+        self._books.telling.conclude(activation, item.seq, item.envelope, outcome)
+        return False
+
+    def _begins_child(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        """A child may begin where an actor has ended; where one is about to end, as soon as it has."""
+        if activation.status.is_end:
+            self._restart(activation, item.envelope)
+            return True
+        standing = activation.standing
+        is_ending = activation.coroutines is not None and activation.coroutines.is_ending
+        if is_ending and standing.successor is None:
+            self._books.stay(activation, item, turn, msgspec.structs.replace(standing, successor=item.envelope))
+            return False
+        self._books.skip(activation, item, turn)
+        taken = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False))
+        self.families.tell_refused(activation.actor, item.envelope, taken)
+        return False
+
+    def _restart(self, activation: Activation, envelope: Envelope) -> None:
+        """End this life, whatever it is at, for one that a message begins: with nothing but the messages and signals that wait."""
+        snapshot = activation.snapshot
+        assert snapshot is not None
+        ended = Ended(refusal(ActorCancelled(activation.actor, "it was started anew")), Status.CANCELLED)
+        draft = self._leave(activation, ended, snapshot.updated)
+        parent, draft.parent = draft.parent, None
+        if parent is not None and not snapshot.status.is_end:
+            self.families.tell_ended(activation.actor, parent, ended)
+        awaiters = draft.run.awaiters if draft.run is not None else []
+        draft.run = draft.successor = None
+        self._start_over(activation, draft, first_incarnation(activation.actor, envelope.id))
+        self._tell_awaiters(activation, None, awaiters, ended.outcome)
+
+    def _start_over(self, activation: Activation, draft: StandingDraft, incarnation: Incarnation) -> None:
+        """Another life, with a fresh state; the calls of signal handlers that came while none could be made are made in it."""
+        deferred = draft.take_deferred()
+        activation.restart(incarnation, draft.record())
+        assert activation.mailbox is not None
+        for signal in deferred:
+            activation.mailbox.append(signal.envelope)
+        self._books.touch(activation, 100)
+
+    # --- ends ---
+
+    def end(self, activation: Activation, end: LifeEnd, turn: Turn) -> None:
+        """The life has ended with a turn, which is in the snapshot already."""
+        match end:
+            case Ended():
+                self.end_for_good(activation, end, turn.time)
+            case Continued(payload):
+                self._continue(activation, payload, Form.CODEC, continued(turn.incarnation), turn)
+            case Renewed(due):
+                self._hold(activation, due)
+                self._renew_if_due(activation, turn)
+            case _ as never:
+                assert_never(never)
+
+    def end_for_good(self, activation: Activation, ended: Ended, now: float) -> None:
+        """Nothing of the actor goes on but what its parent may begin again; whoever waits for the outcome is told."""
+        draft = self._leave(activation, ended, now)
+        run, parent = draft.run or Run(b""), draft.parent
+        if parent is not None:
+            self.families.tell_ended(activation.actor, parent, ended)
+            if parent.supervised and ended.status is Status.FAILED and draft.run is not None:
+                draft.run = msgspec.structs.replace(run, outcome=ended.outcome, held=True, again=None)
+                activation.settle(Status.IDLE, draft.record(), now)
+                self._books.touch(activation, 100)
+                return
+        self._settle(activation, draft, run, ended, now)
+
+    def _leave(self, activation: Activation, ended: Ended, now: float) -> StandingDraft:
+        """What every end of a life does: coroutines, timers and requests go, and its children are parted from."""
+        handled = activation.held if activation.coroutines is None else activation.coroutines.handled
+        activation.held = None
+        requests = activation.coroutines.requests() if activation.coroutines is not None else []
+        for request in requests if activation.outstanding is None else activation.outstanding:
+            self._books.give_up(activation, request)
+        activation.outstanding = None
+        draft = StandingDraft(activation, self._books.epoch.commit.batch)
+        draft.forget_log()
+        draft.timers = []
+        self.families.part(activation, draft)
+        activation.forget_instance()
+        if handled is not None:
+            outcome = ended.outcome if isinstance(ended.outcome, Raised) else refusal(ActorCancelled(activation.actor))
+            self._books.end_handler(activation, Ending(*handled, outcome, partly=True), now)
+        return draft
+
+    def _settle(self, activation: Activation, draft: StandingDraft, run: Run, ended: Ended, now: float) -> None:
+        draft.run = Run(run.arguments, ended.outcome)
+        signals = draft.drop_signals()
+        successor, draft.successor = draft.successor, None
+        activation.settle(ended.status, draft.record(), now)
+        self._books.touch(activation, draft.size + 100)
+        self._tell_awaiters(activation, draft, run.awaiters, ended.outcome)
+        for signal in signals:
+            self._books.turn_away(activation, signal.seq, signal.envelope, now)
+        if successor is not None and activation.mailbox is not None:
+            activation.mailbox.append(successor)
+        self._books.tell_readers(activation)
+
+    def _tell_awaiters(self, activation: Activation, draft: StandingDraft | None, awaiters: list[Awaiter], outcome: Outcome) -> None:
+        parent = None if draft is None else draft.parent
+        for awaiter in awaiters:
+            told = outcome_for(activation.actor, parent, awaiter.asker, outcome)
+            self._books.telling.tell(activation.actor, awaiter, told)
+        for future in self._books.epoch.awaiting.pop(activation.actor, ()):
+            activation.gate.when_open(partial(resolve, future, outcome))
+
+    def _continue(self, activation: Activation, payload: bytes, form: Form, incarnation: Incarnation, turn: Turn) -> None:
+        """Begin the workflow's next life with a message of its own, the first that this life takes."""
+        envelope = Envelope(
+            id=sent_id(turn.incarnation, turn.number, len(turn.effects)),
+            kind=Kind.CONTINUE,
+            name=activation.definition.require_workflow().name,
+            payload=payload,
+            form=form,
+            sender=str(activation.actor),
+            sent_at=turn.time,
+        )
+        activation.begin_life(incarnation)
+        assert activation.mailbox is not None
+        activation.mailbox.append(envelope)
+        self._books.touch(activation, len(payload) + 100)
+
+    # --- what a parent says ---
+
+    def renew(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        """The workflow is to begin again. Returns False if its code has to be asked to end first."""
+        envelope, standing = item.envelope, activation.standing
+        parent, run = standing.parent, standing.run
+        if envelope.parent is None:  # its time has come
+            if run is None or run.again != envelope.due:
+                self._books.drop(activation, item, turn)
+                return True
+        else:
+            if parent is None or run is None or parent.id != envelope.parent.id or envelope.parent.life <= parent.life:
+                self._books.drop(activation, item, turn)
+                return True
+            if activation.status.is_end:
+                self._books.drop(activation, item, turn)
+                return True
+            activation.rearm(msgspec.structs.replace(standing, parent=envelope.parent))
+            if not standing.is_waiting:
+                return False
+        self._books.skip(activation, item, turn)
+        self._hold(activation, envelope.due)
+        self._renew_if_due(activation, turn)
+        return True
+
+    def _hold(self, activation: Activation, due: float) -> None:
+        standing = activation.standing
+        run = standing.run
+        assert run is not None
+        run = msgspec.structs.replace(run, held=False, again=due)
+        activation.rearm(msgspec.structs.replace(standing, run=run))
+        self._books.touch(activation, 100)
+
+    def _renew_if_due(self, activation: Activation, turn: Turn) -> None:
+        """Begin again with a fresh state, from the arguments, in another life."""
+        run = activation.standing.run
+        assert run is not None
+        assert run.again is not None
+        if run.again > turn.time:
+            self._books.set_alarm(activation)
+            return
+        assert run.call is not None
+        draft = self._leave(activation, Ended(refusal(ActorCancelled(activation.actor, "it begins again")), Status.CANCELLED), turn.time)
+        draft.run = msgspec.structs.replace(run, outcome=None, held=False, again=None)
+        again = renewed(turn.incarnation)
+        self._continue(activation, *run.call, again, turn)
+        self._start_over(activation, draft, again)
+
+    def be_settled(self, activation: Activation, envelope: Envelope, now: float) -> None:
+        """The parent says that the failure stays as it is."""
+        parent = activation.standing.parent
+        if parent is not None and envelope.parent is not None and (parent.id, parent.life) == (envelope.parent.id, envelope.parent.life):
+            self.settle_failure(activation, now)
+
+    def settle_failure(self, activation: Activation, now: float) -> None:
+        """What has failed stays so: its parent does not begin it again."""
+        run = activation.standing.run
+        if run is None or not activation.standing.is_waiting:
+            return
+        ended = Ended(refusal(ActorCancelled(activation.actor, "it was to begin again")), Status.CANCELLED)
+        if run.outcome is not None:
+            ended = Ended(run.outcome, Status.FAILED)
+        self._settle(activation, StandingDraft(activation, self._books.epoch.commit.batch), run, ended, now)
+
+    def orphan(self, activation: Activation, envelope: Envelope, now: float) -> bool:
+        """The parent that sends this has ended. Returns whether it was the actor's parent; then it is that no more.
+
+        What the actor has failed with is not judged any more: it stays so.
+        """
+        parent = activation.standing.parent
+        if envelope.parent is None or parent is None or parent.id != envelope.parent.id:
+            return False
+        activation.rearm(msgspec.structs.replace(activation.standing, parent=None))
+        self._books.touch(activation, 100)
+        self.settle_failure(activation, now)
+        return True
+
+    # --- ends that somebody asks for ---
+
+    def cancel(self, activation: Activation, item: Item, turn: Turn) -> bool:
+        """The actor is asked to end. Returns False if its code has to be asked."""
+        envelope = item.envelope
+        is_for_it = envelope.parent is None or self.orphan(activation, envelope, turn.time)
+        if activation.status.is_end or not is_for_it:
+            self._books.skip(activation, item, turn)
+        elif activation.status is Status.SUSPENDED:
+            return False
+        else:
+            self._books.skip(activation, item, turn)
+            reason = ActorCancelled(activation.actor, envelope.payload.decode())
+            self.end_for_good(activation, Ended(refusal(reason), Status.CANCELLED), turn.time)
+        self._books.telling.conclude(activation, item.seq, envelope, Value(b""))
+        return True
+
+    def terminate(self, activation: Activation, envelope: Envelope) -> PerdureError | None:
+        """End the actor now; returns why that cannot be."""
+        if activation.snapshot is None:
+            return ActorNotFound(activation.actor)
+        now = self._books.epoch.clock.now()
+        is_for_it = envelope.parent is None or self.orphan(activation, envelope, now)
+        if activation.snapshot.status.is_end or not is_for_it:
+            return None
+        if activation.failure is not None:
+            delete_quarantine(self._books.epoch.commit.batch, activation.suffix)
+            activation.failure = None
+        self._books.discharge(activation.decoding)
+        reason = envelope.payload.decode()
+        outcome = refusal(ActorCancelled(activation.actor, f"terminated: {reason}" if reason else "terminated"))
+        self.end_for_good(activation, Ended(outcome, Status.CANCELLED), now)
+        return None
+
+    def forget(self, activation: Activation, error: PerdureError) -> None:
+        """The actor is deleted: its children are parted from, its parent and whoever waits for its outcome are told."""
+        standing = activation.standing
+        draft = StandingDraft(activation, self._books.epoch.commit.batch)
+        self.families.part(activation, draft)
+        if standing.parent is not None and not activation.status.is_end:
+            self.families.tell_parent(activation.actor, standing.parent, Status.CANCELLED, refusal(error))
+        self._tell_awaiters(activation, draft, standing.run.awaiters if standing.run is not None else [], refusal(error))
+
+    # --- results ---
+
+    def await_result(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """Tell the workflow's outcome to whoever asks for it, now or once it has ended."""
+        standing, envelope = activation.standing, item.envelope
+        run = standing.run
+        if run is None or (run.outcome is not None and not standing.is_waiting):
+            outcome = refusal(WorkflowNotStarted(activation.actor)) if run is None else run.outcome
+            assert outcome is not None
+            self._books.skip(activation, item, turn)
+            told = outcome_for(activation.actor, standing.parent, envelope.asker, outcome)
+            self._books.telling.conclude(activation, item.seq, envelope, told)
+            return
+        if envelope.asker is not None or envelope.reply_to is not None:
+            awaiters = [*run.awaiters, Awaiter(envelope.reply_to, envelope.asker)]
+            if envelope.asker is not None:
+                self._books.epoch.suspect(ActorId(*envelope.asker[:2]))
+            standing = msgspec.structs.replace(standing, run=msgspec.structs.replace(run, awaiters=awaiters))
+        self._books.stay(activation, item, turn, standing)
+        deliveries = (activation.asked or {}).pop(item.seq, ())
+        activation.asked = activation.asked or None
+        for delivery in deliveries:
+            if delivery.answered is not None:
+                waiting = [future for future in self._books.epoch.awaiting.get(activation.actor, ()) if not future.done()]
+                self._books.epoch.awaiting[activation.actor] = [*waiting, delivery.answered]
+
+
+def arguments_digest(definition: Definition, envelope: Envelope) -> bytes:
+    """What a workflow's arguments are known by: the same for equal ones; of what cannot be taken apart, its bytes."""
+    run = definition.require_workflow()
+    arguments = run.decode_json(envelope.payload) if envelope.form is Form.JSON else run.decode_call(envelope.payload)
+    try:
+        return digest(arguments)
+    except (RecursionError, TypeError):
+        return digest(envelope.payload)
