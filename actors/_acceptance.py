@@ -14,8 +14,9 @@ from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import ActorCompleted, ActorNotFound, IdempotencyMismatch, MailboxFull
 from ._ids import ActorId
+from ._letters import change_letters
 from ._persistence import key_digest, put_key_row
-from ._records import KeyRow, Value
+from ._records import KeyRow, Outcome, Value
 from ._records import refusal as refused_with
 from ._settlement import Settlement
 
@@ -59,7 +60,7 @@ class Acceptance:
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
             if known.outcome is not None:
                 return None
-        if envelope.is_control and (envelope.kind is Kind.DELETE or not activation.damaged):
+        if envelope.is_control and (envelope.kind is Kind.DELETE or envelope.is_of_letters or not activation.damaged):
             return activation.mismatch() if envelope.kind is Kind.RETRY else None
         if envelope.kind is Kind.CANCEL and activation.snapshot is None and not len(activation.mailbox):
             return ActorNotFound(activation.actor)
@@ -76,19 +77,27 @@ class Acceptance:
         return None
 
     def _control(self, activation: Activation, delivery: Delivery) -> None:
-        if _is_ahead_of_its_cause(activation, delivery.envelope):
+        envelope = delivery.envelope
+        if _is_ahead_of_its_cause(activation, envelope):
             self._append(activation, delivery)
             return
-        refused: PerdureError | None = None
-        match delivery.envelope.kind:
-            case Kind.DELETE:
-                self._settlement.delete(activation)
-            case Kind.TERMINATE:
-                refused = self._settlement.lives.terminate(activation, delivery.envelope)
-            case _:
-                self._settlement.release(activation)
-        outcome = Value(b"") if refused is None else refused_with(refused)
+        outcome: Outcome = Value(b"")
+        if envelope.is_of_letters:
+            outcome = change_letters(self._epoch, self._settlement, activation, envelope, self._put_back)
+        elif envelope.kind is Kind.DELETE:
+            self._settlement.delete(activation)
+        elif envelope.kind is Kind.TERMINATE:
+            outcome = self._settlement.lives.terminate(activation, envelope)
+        else:
+            self._settlement.release(activation)
         self._settlement.books.telling.answer(activation, delivery, outcome)
+
+    def _put_back(self, activation: Activation, envelope: Envelope) -> bool:
+        """Accept a message again that was put aside; False if there is no room for it."""
+        if _is_beyond(activation.definition.mailbox_limit, activation, envelope):
+            return False
+        self._append(activation, Delivery(envelope))
+        return True
 
     def _append(self, activation: Activation, delivery: Delivery) -> None:
         envelope = delivery.envelope

@@ -25,7 +25,7 @@ from ._errors import ActorQuarantined, VersionMismatch
 from ._failure import Failure
 from ._ids import ActorId, Incarnation, MessageId
 from ._mailbox import Item, Mailbox
-from ._persistence import arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of, wake_key
+from ._persistence import StoredLetter, arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of, wake_key
 from ._records import NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, Status
 from ._taking import revive
 from ._turn import NO_SIGNALS, KeptSignal, Turn
@@ -82,6 +82,7 @@ class Activation:
         "fired",
         "gate",
         "held",
+        "letters",
         "mailbox",
         "outstanding",
         "queued",
@@ -106,6 +107,7 @@ class Activation:
         self.outstanding: list[MessageId] | None = None  # requests, read for a deletion, which is to give them all up
         self.held: tuple[int, Envelope] | None = None  # the event whose handler waits, read for what ends it without a replay
         self.children: dict[MessageId, ChildRow] | None = None  # in the order in which they were spawned
+        self.letters: list[StoredLetter] | None = None  # its dead ones, read for a request about them, which is accepted next
         self.gate = DURABLE
         self.dirty = False  # something is to be staged
         self.changed = False  # and the snapshot is part of it

@@ -27,7 +27,7 @@ from ._link import Link
 from ._marks import Workflow
 from ._named import NamedRef
 from ._persistence import PARTITION
-from ._query import read_info, scan_dead_letter_infos, scan_infos
+from ._query import read_dead_letter_info, read_info, scan_dead_letter_infos, scan_infos
 from ._records import ARRIVAL_ROW, ArrivalRow, Outcome, StreamRow, status_named
 from ._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from ._registry import Registry
@@ -141,6 +141,10 @@ class Client:
         async for letter in scan_dead_letter_infos(entered.store, await self._type_name(entered, actor), key):
             yield letter
 
+    async def dead_letter(self, target: ActorId, seq: int) -> DeadLetterInfo:
+        """As `Port.dead_letter`. No host is needed."""
+        return await read_dead_letter_info(self._open("a dead letter").store, target, seq)
+
     # --- the port ---
 
     async def ask(self, request: Request) -> Outcome:
@@ -237,6 +241,8 @@ class Client:
 
     async def _check(self, entered: _Entered, request: Request) -> None:
         wanted = _WANTED.get(request.kind)
+        if request.kind is Kind.DROP:
+            return  # also where no host knows the type
         if wanted is None:
             await entered.catalogue.require(request.target.type)
         else:

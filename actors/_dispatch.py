@@ -77,7 +77,7 @@ class Dispatcher:
         """Take a message for an actor: whatever becomes of it, it is part of the open batch when this returns."""
         activation = self._active.get(actor) or self._activate(actor)
         envelope = delivery.envelope
-        must_read = not activation.loaded or envelope.key is not None or envelope.kind in ENDING
+        must_read = not activation.loaded or envelope.key is not None or envelope.kind in ENDING or envelope.is_of_letters
         if must_read or activation.wanted or activation.arrivals:
             activation.arrivals = activation.arrivals or deque()
             activation.arrivals.append(delivery)

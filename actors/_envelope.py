@@ -39,16 +39,16 @@ class Kind(IntEnum):
     RENEW = 20  # begin the workflow again from its arguments, as its parent's supervision says
     SETTLE = 21  # a failed child stays as it is
     ORPHAN = 22  # the parent has ended, and the child goes on without it
+    REDRIVE = 23  # put dead letters of the actor back into its mailbox
+    DROP = 24  # forget dead letters of the actor
+    EDIT = 25  # give a dead letter of the actor other arguments
     ESCALATE = 26  # a child has ended, and its failure is its parent's own
-    POISONED = 28  # a message could not be handled, and the actor is to fail with it
     COMPENSATION = 27  # a step that was to undo something, and failed for good: only ever a dead letter
+    POISONED = 28  # a message could not be handled, and the actor is to fail with it
 
 
 STARTS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART, Kind.CONTINUE, Kind.SPAWN})
-CONTROLS: Final = frozenset({Kind.DELETE, Kind.RETRY, Kind.TERMINATE})
-
-
-PARTINGS: Final = frozenset({Kind.CANCEL, Kind.TERMINATE, Kind.ORPHAN})  # what a parent may do to its children when it ends
+CONTROLS: Final = frozenset({Kind.DELETE, Kind.RETRY, Kind.TERMINATE, Kind.REDRIVE, Kind.DROP, Kind.EDIT})
 
 
 @final
@@ -114,6 +114,16 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     def is_control(self) -> bool:
         """Whether it is about the actor and not for its code: it waits in no lane, and reaches a quarantined actor too."""
         return self.kind in CONTROLS
+
+    @property
+    def is_of_letters(self) -> bool:
+        """Whether it is about the actor's dead letters alone."""
+        return Kind.REDRIVE <= self.kind <= Kind.EDIT
+
+    @property
+    def is_for_code(self) -> bool:
+        """Whether the actor's code can take it; what stands for something else has a name in parentheses: "(damaged)", "(a task)"."""
+        return self.kind is not Kind.COMPENSATION and not self.is_control and not self.name.startswith("(")
 
     @property
     def is_event(self) -> bool:

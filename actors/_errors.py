@@ -18,6 +18,7 @@
     ├── IdempotencyMismatch          a key used again for something else
     ├── AskTimeout                   (TimeoutError) no reply in time; the event may still be handled
     ├── ActorNotFound                it never existed, or was deleted
+    ├── DeadLetterNotFound           the actor has no dead letter of that number
     ├── ActorCompleted               it has ended, or was deleted, before it answered
     ├── ActorQuarantined             it stands still until somebody looks at it
     │   ├── VersionMismatch          its state was written by another version of its type
@@ -355,6 +356,22 @@ class ActorNotFound(PerdureError):
 
     def __str__(self) -> str:
         return f"there is no actor {self.actor}. The first message to it makes it."
+
+
+@final
+class DeadLetterNotFound(PerdureError):
+    """The actor has no dead letter of that number: it never had, or the letter was redriven or dropped meanwhile."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, actor: object, seq: int) -> None:
+        self.actor = str(actor)
+        self.seq = seq
+        super().__init__(self.actor, seq)
+
+    def __str__(self) -> str:
+        type_name, _, key = self.actor.partition("/")
+        return f"{self.actor} has no dead letter {self.seq}. Those it has: perdure dead-letters list {type_name} {key}."
 
 
 @final

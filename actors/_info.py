@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, final
 
+from ..tracing import trace_id_of
 from ._envelope import Kind
 from ._ids import ActorId
 from ._records import ChildRow, Cursor, DeadLetter, Raised, Snapshot, Status
@@ -121,6 +122,9 @@ class DeadLetterInfo(NamedTuple):
     `failed` attempts ended in an error, `interrupted` ones with the host. `partly` is whether some of it was done: its handler failed after
     it had waited. A message that got into no mailbox has a number beyond all of a mailbox as its `seq`; one that could not even be read
     belongs to an actor of type "(inbox)" or "(arrivals)".
+
+    `kind` is "event", "signal", "declared" (a signal that is waited for), "timer" and the like; `sender` the sending actor's address.
+    `trace_id` (32 hexadecimal digits) says which trace the message belongs to. `payload` are its arguments as they are stored.
     """
 
     actor: ActorId
@@ -132,6 +136,10 @@ class DeadLetterInfo(NamedTuple):
     interrupted: int
     at: float
     partly: bool = False
+    kind: str = "event"
+    sender: str | None = None
+    trace_id: str | None = None
+    payload: bytes = b""
 
 
 DeadLetterInfo.__module__ = "perdure.actors"
@@ -139,10 +147,22 @@ DeadLetterInfo.__module__ = "perdure.actors"
 
 def dead_letter_info(actor: ActorId, seq: int, letter: DeadLetter) -> DeadLetterInfo:
     """A dead letter's record as it is told."""
-    failure = letter.failure
-    error = f"{failure.type_name}: {failure.text}"
-    attempts = letter.failed, letter.interrupted
-    return DeadLetterInfo(actor, seq, letter.envelope.name, error, failure.traceback, *attempts, letter.at, letter.partly)
+    failure, envelope = letter.failure, letter.envelope
+    return DeadLetterInfo(
+        actor=actor,
+        seq=seq,
+        handler=envelope.name,
+        error=f"{failure.type_name}: {failure.text}",
+        traceback=failure.traceback,
+        failed=letter.failed,
+        interrupted=letter.interrupted,
+        at=letter.at,
+        partly=letter.partly,
+        kind=envelope.kind.name.lower(),
+        sender=envelope.sender,
+        trace_id=trace_id_of(envelope.headers),
+        payload=envelope.payload,
+    )
 
 
 def info_of(

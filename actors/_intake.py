@@ -12,10 +12,12 @@ from typing import final
 from ..storage import Offer, Store, StoreFull
 from ._activation import Delivery
 from ._dispatch import Dispatcher
-from ._envelope import damaged_envelope
+from ._envelope import Envelope, Kind, damaged_envelope
 from ._epoch import Epoch
 from ._errors import InvalidKey, KeyTooLong
 from ._ids import ActorId, actor_id
+from ._letters import drop_unserved
+from ._persistence import read_dead_letters
 from ._records import ARRIVAL_ROW, DamagedRecord
 from ._recovery import deliver_or_bury
 
@@ -36,7 +38,7 @@ class Intake:
         first = True
         async with aclosing(self._store.watch(self._epoch.fence)) as watch:  # type: ignore[type-var]
             async for offers in watch:
-                self._take(offers)
+                await self._take(offers)
                 if first:
                     first = False
                     drained()
@@ -44,17 +46,30 @@ class Intake:
                     with suppress(StoreFull):  # what was offered is safe where it is, until the disk has room again
                         await self._epoch.commit.space()
 
-    def _take(self, offers: list[Offer]) -> None:
-        for offer in offers:
-            try:
-                row = ARRIVAL_ROW.unpack(offer.payload)
-                actor = actor_id(row.type, row.key)
-            except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
-                self._dispatcher.settlement.books.telling.bury(
-                    ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage
-                )
+    async def _take(self, offers: list[Offer]) -> None:
+        opened = [_opened(offer) for offer in offers]
+        unserved = {actor for actor, envelope, _ in opened if self._drops_unserved(actor, envelope)}
+        letters = {actor: await read_dead_letters(self._epoch.commit.overlay, actor) for actor in unserved}
+        telling = self._dispatcher.settlement.books.telling
+        for actor, envelope, damage in opened:  # nothing is awaited from here on: what is taken, and that it is, are one batch
+            if damage is not None:
+                telling.bury(actor, envelope, damage)
+            elif self._drops_unserved(actor, envelope):
+                drop_unserved(self._epoch, telling, actor, envelope, letters[actor])
             else:
-                deliver_or_bury(self._epoch, self._dispatcher, actor, Delivery(row.envelope))
+                deliver_or_bury(self._epoch, self._dispatcher, actor, Delivery(envelope))
         if offers:
             self._epoch.commit.batch.accept(offers[-1].number)
             self._epoch.commit.stage()
+
+    def _drops_unserved(self, actor: ActorId, envelope: Envelope) -> bool:
+        return envelope.kind is Kind.DROP and not self._epoch.registry.serves(actor.type)
+
+
+def _opened(offer: Offer) -> tuple[ActorId, Envelope, Exception | None]:
+    """For whom an offer is, and what; or what is wrong with it."""
+    try:
+        row = ARRIVAL_ROW.unpack(offer.payload)
+        return actor_id(row.type, row.key), row.envelope, None
+    except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
+        return ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage

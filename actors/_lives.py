@@ -285,14 +285,14 @@ class Lives:
         self._books.telling.conclude(activation, item.seq, envelope, Value(b""))
         return True
 
-    def terminate(self, activation: Activation, envelope: Envelope) -> PerdureError | None:
-        """End the actor now; returns why that cannot be."""
+    def terminate(self, activation: Activation, envelope: Envelope) -> Outcome:
+        """End the actor now."""
         if activation.snapshot is None:
-            return ActorNotFound(activation.actor)
+            return refusal(ActorNotFound(activation.actor))
         now = self._books.epoch.clock.now()
         is_for_it = envelope.parent is None or self.orphan(activation, envelope, now)
         if activation.snapshot.status.is_end or not is_for_it:
-            return None
+            return Value(b"")
         if activation.failure is not None:
             delete_quarantine(self._books.epoch.commit.batch, activation.suffix)
             activation.failure = None
@@ -300,7 +300,7 @@ class Lives:
         reason = envelope.payload.decode()
         outcome = refusal(ActorCancelled(activation.actor, f"terminated: {reason}" if reason else "terminated"))
         self.end_for_good(activation, Ended(outcome, Status.CANCELLED), now)
-        return None
+        return Value(b"")
 
     def forget(self, activation: Activation, error: PerdureError) -> None:
         """The actor is deleted: its children are parted from, its parent and whoever waits for its outcome are told."""

@@ -26,6 +26,7 @@ from ._persistence import (
     key_digest,
     read_actors,
     read_children,
+    read_dead_letters,
     read_key_rows,
     read_lane,
     read_log,
@@ -115,6 +116,8 @@ class Loader:
                 await self._read_what_ends(activation)
             if Kind.DELETE in kinds:
                 await self._read_who_waits(activation)
+            if any(delivery.envelope.is_of_letters for delivery in activation.arrivals or ()):
+                activation.letters = await read_dead_letters(self._epoch.commit.overlay, activation.actor)
         known = await self._read_keys(activations)
         del self._wanted[: len(wanted)]
         for activation in activations:
@@ -247,7 +250,13 @@ class Loader:
                     if activation.outstanding is None or (kind is Kind.DELETE and activation.awaiters is None):
                         self.want(activation)  # it came after that was read
                         return
-                    known = known if kind is Kind.TERMINATE else {}  # its keys go with the actor
+                    if kind is Kind.DELETE:
+                        known, activation.letters = {}, None  # its keys go with the actor, and its dead letters
+                elif arrivals[0].envelope.is_of_letters:
+                    if activation.letters is None:
+                        self.want(activation)
+                        return
+                    known = {}  # a redriven message uses its key anew
                 self._acceptance.accept(activation, arrivals.popleft(), None)
                 continue
             place = activation.actor, key_digest(key[0])

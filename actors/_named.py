@@ -7,23 +7,26 @@ and what a handler raised comes as a RemoteError.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Protocol, Self, final
+from typing import Final, Protocol, Self, final
 
 import msgspec
 
 from ._digest import digest
+from ._envelope import Form, Kind
 from ._errors import RemoteError
 from ._ids import ActorId
 from ._info import ActorInfo
-from ._records import Outcome, Raised
-from ._ref import ActorRef, Port, Request
+from ._records import LETTER_CHANGE, LetterChange, Outcome, Raised
+from ._ref import ActorRef, Port, Request, ask_host
+
+_WANTED: Final = {"declared": "signal", "start": "workflow", "start_new": "workflow", "restart": "workflow"}  # of a letter's kind
 
 
 class NamedPort(Port, Protocol):
     """A port that knows what can be called by name."""
 
     async def named_call(self, target: ActorId, wanted: str, name: str, arguments: str | bytes) -> Request:
-        """The request that a call with JSON comes to; `wanted` is "event", "signal" or "query"."""
+        """The request that a call with JSON comes to; `wanted` is "event", "signal", "query", "workflow" or "timer"."""
         ...
 
 
@@ -83,11 +86,29 @@ class NamedRef:
 
     async def delete(self) -> None:
         """As `ActorRef.delete`."""
-        await ActorRef[object](self.id, self._port).delete()
+        await self._ref().delete()
 
     async def retry(self) -> None:
         """As `ActorRef.retry`."""
-        await ActorRef[object](self.id, self._port).retry()
+        await self._ref().retry()
+
+    async def redrive(self, *seqs: int) -> int:
+        """As `ActorRef.redrive`."""
+        return await self._ref().redrive(*seqs)
+
+    async def drop_dead_letters(self, *seqs: int) -> int:
+        """As `ActorRef.drop_dead_letters`; also of a type that no host serves."""
+        return await self._ref().drop_dead_letters(*seqs)
+
+    async def edit_dead_letter(self, seq: int, arguments: str | bytes = "{}") -> None:
+        """As `ActorRef.edit_dead_letter`."""
+        letter = await self._port.dead_letter(self.id, seq)
+        call = await self._request(_WANTED.get(letter.kind, letter.kind), letter.handler, arguments)
+        payload = LETTER_CHANGE.pack(LetterChange([seq], call.name, call.payload))
+        await ask_host(self._port, call._replace(kind=Kind.EDIT, name="edit_dead_letter", payload=payload, form=Form.JSON, key=None))
+
+    def _ref(self) -> ActorRef[object]:
+        return ActorRef[object](self.id, self._port).options(timeout=self._timeout)
 
     async def _request(self, wanted: str, name: str, arguments: str | bytes) -> Request:
         request = await self._port.named_call(self.id, wanted, name, arguments)

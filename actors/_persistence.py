@@ -233,6 +233,11 @@ def put_dead_letter(batch: Batch, actor: ActorId, seq: int, letter: DeadLetter) 
     batch.put(keys.pack((PARTITION, Table.DEAD_LETTER, *actor, at, seq)), DEAD_LETTER.pack(letter))
 
 
+def put_edited_letter(batch: Batch, row: bytes, letter: DeadLetter) -> None:
+    """Stage a dead letter in the place of what it was before; its row's key is `row`."""
+    batch.put(row, DEAD_LETTER.pack(letter))
+
+
 def put_quarantine(batch: Batch, suffix: bytes, row: QuarantineRow) -> None:
     """Stage that an actor stands still; also where its snapshot cannot be read."""
     batch.put(PREFIX[Table.QUARANTINE] + suffix, QUARANTINE_ROW.pack(row))
@@ -309,6 +314,14 @@ def put_registry_entry(batch: Batch, name: str, version: int, entry: bytes) -> N
 
 
 # --- reading ---
+
+
+class StoredLetter(NamedTuple):
+    """A dead letter, its number, and the key of its row."""
+
+    row: bytes
+    seq: int
+    letter: DeadLetter
 
 
 class Stored(NamedTuple):
@@ -493,16 +506,24 @@ async def scan_actors(reads: Reads, type_name: str | None, status: Status | None
         yield [actor for actor in actors if actor.key.startswith(prefix)]
 
 
+async def read_dead_letters(reads: Reads, actor: ActorId) -> list[StoredLetter]:
+    """The dead letters of one actor, in the order in which they were put aside."""
+    pages = scan_pages(reads, below_actor(Table.DEAD_LETTER, actor))
+    return [StoredLetter(entry.key, cast("int", keys.unpack(entry.key)[-1]), _letter(entry)) async for page in pages for entry in page]
+
+
 async def scan_dead_letters(reads: Reads, *whose: str) -> AsyncIterator[tuple[ActorId, int, DeadLetter]]:
     """(actor, seq, letter), the oldest of each actor first; of all actors, of a type's, or of one: `whose` is its type, or type and key."""
     range_ = keys.below((PARTITION, Table.DEAD_LETTER, *whose))
     async for page in scan_pages(reads, range_):
         for entry in page:
             _, _, type_name, key, _, seq = keys.unpack(entry.key)
-            letter = DEAD_LETTER.read(entry.value)
-            if isinstance(letter, DamagedRecord):
-                letter = DeadLetter(damaged_envelope(entry.value), Failure.of(letter), 0, 0, 0.0)
-            yield ActorId(cast("str", type_name), cast("str", key)), cast("int", seq), letter
+            yield ActorId(cast("str", type_name), cast("str", key)), cast("int", seq), _letter(entry)
+
+
+def _letter(entry: Entry) -> DeadLetter:
+    letter = DEAD_LETTER.read(entry.value)
+    return DeadLetter(damaged_envelope(entry.value), Failure.of(letter), 0, 0, 0.0) if isinstance(letter, DamagedRecord) else letter
 
 
 async def read_charges(reads: Reads) -> list[Charge]:

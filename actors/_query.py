@@ -15,12 +15,21 @@ from ._activation import Activation, new_instance, quarantined
 from ._dispatch import Dispatcher
 from ._envelope import Form
 from ._epoch import Epoch
-from ._errors import ActorNotFound, ActorQuarantined, QueryChangedState
+from ._errors import ActorNotFound, ActorQuarantined, DeadLetterNotFound, QueryChangedState
 from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId, Incarnation, actor_id
 from ._info import ActorInfo, DeadLetterInfo, dead_letter_info, info_of
-from ._persistence import Reads, Stored, read_actors, read_children, read_depths, scan_actors, scan_dead_letters
+from ._persistence import (
+    Reads,
+    Stored,
+    read_actors,
+    read_children,
+    read_dead_letters,
+    read_depths,
+    scan_actors,
+    scan_dead_letters,
+)
 from ._records import DamagedRecord, Outcome, Raised, Snapshot, Status, StreamRow, Value
 from ._ref import Request
 from ._streaming import read_on
@@ -201,3 +210,11 @@ async def scan_dead_letter_infos(reads: Reads, type_name: str | None, key: str |
     whose = [] if type_name is None else [type_name] if key is None else [*actor_id(type_name, key)]
     async for actor, seq, letter in scan_dead_letters(reads, *whose):
         yield dead_letter_info(actor, seq, letter)
+
+
+async def read_dead_letter_info(reads: Reads, actor: ActorId, seq: int) -> DeadLetterInfo:
+    """One dead letter of an actor. Raises DeadLetterNotFound."""
+    for stored in await read_dead_letters(reads, actor):
+        if stored.seq == seq:
+            return dead_letter_info(actor, seq, stored.letter)
+    raise DeadLetterNotFound(actor, seq)

@@ -314,6 +314,18 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 @final
+class LetterChange(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is to be done about an actor's dead letters: about those of these seqs, or about all.
+
+    An edit is of one of them: `handler` is what its message calls, `payload` the new arguments.
+    """
+
+    seqs: list[int]
+    handler: str = ""
+    payload: bytes = b""
+
+
+@final
 class Charge(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How often the host died while it worked on a message (or decoded an actor).
 
@@ -456,6 +468,7 @@ ARRIVAL_ROW: Final = RecordFormat[ArrivalRow](ArrivalRow)
 KEY_ROW: Final = RecordFormat[KeyRow](KeyRow)
 REPLY_ROW: Final = RecordFormat[ReplyRow](ReplyRow)
 DEAD_LETTER: Final = RecordFormat[DeadLetter](DeadLetter)
+LETTER_CHANGE: Final = RecordFormat[LetterChange](LetterChange)
 CHARGE: Final = RecordFormat[Charge](Charge)
 QUARANTINE_ROW: Final = RecordFormat[QuarantineRow](QuarantineRow)
 HOST_ROW: Final = RecordFormat[HostRow](HostRow)

@@ -21,10 +21,10 @@ from ._envelope import Envelope, Form, Kind
 from ._errors import AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
 from ._handlers import Handler, WaitsSpec
 from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
-from ._info import ActorInfo, StreamItem
+from ._info import ActorInfo, DeadLetterInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
 from ._outcome_errors import ActorFailed, compensation_errors_of
-from ._records import Outcome, Raised, RequestKind, StreamRow
+from ._records import LETTER_CHANGE, LetterChange, Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn
 
@@ -91,6 +91,10 @@ class Port(Protocol):
 
     async def info(self, target: ActorId) -> ActorInfo:
         """What is known of an actor."""
+        ...
+
+    async def dead_letter(self, target: ActorId, seq: int) -> DeadLetterInfo:
+        """One of an actor's dead letters, once it is durable. Raises DeadLetterNotFound."""
         ...
 
     def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
@@ -167,8 +171,8 @@ class ActorRef(Generic[A_co]):
     def options(self, *, idempotency_key: str | None = None, timeout: timedelta | None = None) -> Self:
         """The same reference with options, beside those that it has already.
 
-        `idempotency_key`: a repetition of the message gets the first one's outcome. `timeout`: how long `ask` waits. Raises InvalidKey for
-        an idempotency key that is not Unicode text.
+        `idempotency_key`: a repetition of the message gets the first one's outcome. `timeout`: how long `ask` waits, and what else waits
+        for the host. Raises InvalidKey for an idempotency key that is not Unicode text.
         """
         if idempotency_key is not None:
             check_idempotency_key(self.id, idempotency_key)
@@ -274,13 +278,11 @@ class ActorRef(Generic[A_co]):
         return self._end(Kind.TERMINATE, "terminate", reason)
 
     def _end(self, kind: Kind, verb: str, reason: str) -> Awaitable[None]:
-        request = Request(self.id, kind, verb, reason.encode())
+        request = self._for_host(kind, verb, reason.encode())
         return self._told(request) if AMBIENT.get(None) is None else self._send(request)
 
     async def _told(self, request: Request) -> None:
-        outcome = await self._bound().ask(request)
-        if isinstance(outcome, Raised):
-            raise outcome.failure.revive()
+        await ask_host(self._bound(), request)
 
     async def retry(self) -> None:
         """Let a quarantined actor go on with the message that it stood still at, once the cause is mended; no other actor notices.
@@ -289,9 +291,40 @@ class ActorRef(Generic[A_co]):
         """
         await self._control(Kind.RETRY, "retry")
 
-    async def _control(self, kind: Kind, verb: str) -> None:
+    async def redrive(self, *seqs: int) -> int:
+        """Put dead letters back into the mailbox, those of the numbers given or all, in the order in which they were put aside.
+
+        Each is a new message there, with no attempts behind it, and keeps its idempotency key. All of it happens at once, so asked again it
+        does nothing twice; returns how many were put back. What the actor's code cannot take stays, as does what the mailbox has no room
+        for. Raises ActorCompleted for an actor that has ended, MailboxFull if there is room for none.
+        """
+        return await self._change_letters(Kind.REDRIVE, "redrive", LetterChange(list(seqs)))
+
+    async def drop_dead_letters(self, *seqs: int) -> int:
+        """Forget dead letters for good, those of the numbers given or all; returns how many."""
+        return await self._change_letters(Kind.DROP, "drop_dead_letters", LetterChange(list(seqs)))
+
+    async def edit_dead_letter(self, seq: int, /, *args: Any, **kwargs: Any) -> None:
+        """Give the message of a dead letter other arguments, those of the handler that it calls; it stays where it is until redriven.
+
+        Raises DeadLetterNotFound, WrongArguments, NotSerializable; UnknownHandler for what calls nothing.
+        """
+        _refuse_in_turn(f"edit_dead_letter of {self.id}")
+        handler = (await self._bound().dead_letter(self.id, seq)).handler
+        definition = self._registry().require(self.id.type)
+        call = definition.handlers.get(handler) or definition.waits.get(handler) or definition.event(handler)
+        await self._change_letters(Kind.EDIT, "edit_dead_letter", LetterChange([seq], handler, call.encode_call(args, kwargs)))
+
+    async def _change_letters(self, kind: Kind, verb: str, change: LetterChange) -> int:
+        return changed_letters(await self._control(kind, verb, LETTER_CHANGE.pack(change)))
+
+    async def _control(self, kind: Kind, verb: str, payload: bytes = b"") -> bytes:
         _refuse_in_turn(f"{verb} of {self.id}")
-        await self._told(Request(self.id, kind, verb, b""))
+        return await ask_host(self._bound(), self._for_host(kind, verb, payload))
+
+    def _for_host(self, kind: Kind, verb: str, payload: bytes) -> Request:
+        timeout = self._options.timeout
+        return Request(self.id, kind, verb, payload, timeout=None if timeout is None else timeout.total_seconds())
 
     def _bound(self) -> Port:
         if self._port is None:
@@ -393,6 +426,19 @@ class Starter:
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return ref
+
+
+async def ask_host(port: Port, request: Request) -> bytes:
+    """Have the host do something about an actor, not the actor's code; returns its answer. Raises what it refuses with."""
+    outcome = await port.ask(request)
+    if isinstance(outcome, Raised):
+        raise outcome.failure.revive()
+    return outcome.payload
+
+
+def changed_letters(answer: bytes) -> int:
+    """How many dead letters were changed, out of the host's answer."""
+    return int.from_bytes(answer, "big")
 
 
 def make_ref(registry: Registry, actor: Any, key: str, port: Port | None = None) -> Any:

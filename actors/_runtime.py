@@ -146,6 +146,16 @@ class Runtime:
             await host.epoch.commit.settled()
             yield letter
 
+    async def dead_letter(self, target: ActorId, seq: int) -> DeadLetterInfo:
+        """As `Port.dead_letter`."""
+        from ._query import read_dead_letter_info
+
+        host = await self._current("a dead letter")
+        try:
+            return await read_dead_letter_info(host.epoch.commit.overlay, target, seq)
+        finally:
+            await host.epoch.commit.settled()
+
     def statistics(self) -> DispatchStatistics:
         """What is in memory and what waits now, and what was done since the host began. Raises RuntimeNotRunning."""
         if self._host is None:

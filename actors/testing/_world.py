@@ -134,6 +134,10 @@ class World:
         """All that `Runtime.dead_letters` gives."""
         return [letter async for letter in self.runtime.dead_letters(actor, key)]
 
+    async def dead_letter(self, target: ActorId, seq: int) -> DeadLetterInfo:
+        """As `Port.dead_letter`."""
+        return await self.runtime.dead_letter(target, seq)
+
     async def ask(self, request: Request) -> Outcome:
         """As `Port.ask`."""
         return await self.runtime.ask(request)
