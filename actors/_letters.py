@@ -73,7 +73,7 @@ def _redrive(batch: Batch, settlement: Settlement, activation: Activation, lette
     for row, _, letter in letters:
         if not letter.envelope.is_for_code:
             continue
-        envelope = msgspec.structs.replace(letter.envelope, ask=False)  # if anybody asked, he has gone
+        envelope = msgspec.structs.replace(letter.envelope, ask=False)  # whoever asked has gone
         if not put_back(activation, envelope):
             if not count:
                 raise MailboxFull(activation.actor, activation.definition.mailbox_limit)
@@ -91,12 +91,13 @@ def _drop(batch: Batch, letters: list[StoredLetter]) -> int:
 
 
 def _edit(batch: Batch, actor: ActorId, letters: list[StoredLetter], change: LetterChange, request: Envelope) -> int:
+    wanted = next(iter(change.seqs), 0)  # a mailbox numbers from 1
     for row, seq, letter in letters:
-        if [seq] == change.seqs and letter.envelope.is_for_code and letter.envelope.name == change.handler:
+        if seq == wanted and letter.envelope.is_for_code and letter.envelope.name == change.handler:
             envelope = msgspec.structs.replace(letter.envelope, payload=change.payload, form=request.form)
             put_edited_letter(batch, row, msgspec.structs.replace(letter, envelope=envelope))
             return 1
-    raise DeadLetterNotFound(actor, *change.seqs[:1] or (0,))
+    raise DeadLetterNotFound(actor, wanted)
 
 
 def _answer(count: int) -> Value:

@@ -15,7 +15,7 @@ import msgspec
 from ...storage import Store, open_store, unpack
 from .._catalogue import read_registry
 from .._envelope import Envelope, Form
-from .._errors import ActorNotFound, UnknownActorType
+from .._errors import DeadLetterNotFound, UnknownActorType
 from .._failure import Failure
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo, dead_letter_info
@@ -66,11 +66,10 @@ class ActorView(NamedTuple):
 
 @final
 class LetterView(NamedTuple):
-    """A dead letter with its message's arguments."""
+    """A dead letter with its message's arguments and idempotency key."""
 
     info: DeadLetterInfo
     arguments: Node
-    sender: str | None
     key: str | None
 
 
@@ -149,21 +148,23 @@ class StoreView:
 
     async def dead_letters(self, type_name: str | None, key: str | None) -> AsyncIterator[DeadLetterInfo]:
         """What could not be handled: of all actors, of a type, of one actor. Raises UnknownActorType."""
-        if type_name is not None:
-            await self.check_type(type_name)
+        found = False
         async for letter in scan_dead_letter_infos(self._store, type_name, key):
+            found = True
             yield letter
+        if type_name is not None and not found:  # what could not be read has letters, and is of no type
+            await self.check_type(type_name)
 
     async def dead_letter(self, type_name: str, key: str, seq: int) -> LetterView:
-        """One dead letter. Raises UnknownActorType; ActorNotFound if the actor has none of that number."""
-        await self.check_type(type_name)
+        """One dead letter. Raises UnknownActorType; DeadLetterNotFound if the actor has none of that number."""
         actor = actor_id(type_name, key)
         codec = await self._codec(type_name, 0)
         async for _, number, letter in scan_dead_letters(self._store, *actor):
             if number == seq:
                 envelope, info = letter.envelope, dead_letter_info(actor, seq, letter)
-                return LetterView(info, _arguments(envelope, codec), envelope.sender, envelope.key[0] if envelope.key else None)
-        raise ActorNotFound(f"{actor} with a dead letter {seq}")
+                return LetterView(info, _arguments(envelope, codec), envelope.key[0] if envelope.key else None)
+        await self.check_type(type_name)
+        raise DeadLetterNotFound(actor, seq)
 
     async def _codec(self, type_name: str, version: int) -> str:
         entries = [entry for entry in await self.types() if entry.name == type_name]

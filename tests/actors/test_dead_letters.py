@@ -405,7 +405,7 @@ async def test_letters_of_a_type_not_served_can_only_be_dropped(url: str) -> Non
         with pytest.raises(UnknownActorType):
             await press.redrive()
 
-        assert await asyncio.gather(press.drop_dead_letters(77), press.drop_dead_letters(), press.drop_dead_letters()) == [0, 1, 0]
+        assert list(await asyncio.gather(press.drop_dead_letters(77), press.drop_dead_letters(), press.drop_dead_letters())) == [0, 1, 0]
         assert [letter async for letter in client.dead_letters()] == []
 
 

@@ -57,7 +57,7 @@ def test_what_waits_for_an_actor_is_shown_with_its_arguments(perdure: Command, k
     assert "  2 events, 0 interrupts" in till
     assert [line.split()[1] for line in till.splitlines() if "pay(" in line] == ["pay(100)", "pay(200)"]
     assert "approved('ada')" in basket
-    assert "  1, see: perdure dead-letters Basket b-2" in basket
+    assert "  1, see: perdure dead-letters list Basket b-2" in basket
     assert "friend: ActorRef('Basket', 'b-1')" in basket
 
 
@@ -81,14 +81,17 @@ def test_a_state_is_loaded_with_its_classes_if_asked(perdure: Command, kiosk_url
 
 
 def test_dead_letters_are_listed_and_shown_with_their_cause(perdure: Command, kiosk_url: str) -> None:
-    (letter,) = json.loads(perdure("dead-letters", "Basket", "b-2", "--json", store=kiosk_url).stdout)
-    shown = perdure("dead-letters", "Basket", "b-2", str(letter["seq"]), store=kiosk_url).stdout
+    (letter,) = json.loads(perdure("dead-letters", "list", "Basket", "b-2", "--json", store=kiosk_url).stdout)
+    shown = perdure("dead-letters", "show", "Basket", "b-2", str(letter["seq"]), store=kiosk_url).stdout
+    whole = json.loads(perdure("dead-letters", "show", "Basket", "b-2", str(letter["seq"]), "--json", store=kiosk_url).stdout)
 
-    assert letter["error"] == "ValueError: less than nothing"
+    assert (letter["kind"], letter["error"]) == ("event", "ValueError: less than nothing")
+    assert whole["arguments"] == ["sku-9", -1]
     assert "  add('sku-9', -1)" in shown
     assert "  again" in shown
     assert 'raise ValueError("less than nothing")' in shown
-    assert perdure("dead-letters", "Note", store=kiosk_url).stdout == "no dead letters\n"
+    assert perdure("dead-letters", "list", "Note", store=kiosk_url).stdout == "no dead letters\n"
+    assert json.loads(perdure("dead-letters", "--json", store=kiosk_url).stdout) == [letter]
 
 
 def test_text_from_the_store_cannot_steer_the_terminal(perdure: Command, kiosk_url: str) -> None:
@@ -104,7 +107,8 @@ def test_text_from_the_store_cannot_steer_the_terminal(perdure: Command, kiosk_u
         (["ls", "--status", "asleep"], "'asleep' is no status; there are idle, suspended,"),
         (["show", "Basket", "b-7"], "there is no actor Basket/b-7"),
         (["show", "Basket", "b-1", "--unpickle", "no.such"], "there is no module 'no' here or installed"),
-        (["dead-letters", "Basket", "b-2", "77"], "Basket/b-2 with a dead letter 77"),
+        (["dead-letters", "show", "Basket", "b-2", "77"], "Basket/b-2 has no dead letter 77"),
+        (["dead-letters", "list", "Baskte"], "Did you mean 'Basket'?"),
         (["ls", "--store", "kiosk"], "write lmdb:kiosk"),
         (["ls", "--store", "memory:"], "in the memory of its own process alone"),
         (["run", "nothing.py"], "nothing.py: there is no such file"),

@@ -131,6 +131,9 @@ async def main(runtime: Runtime) -> None:
     await send_signal(order, "approved", "ada")
     await send_signal(order.options(idempotency_key="k"), Order.hurry, "now")
     await send_signal(order, Order.add_line, "x")  # E23 an event is no signal
+    assert_type(await order.redrive(1, 2), int)
+    assert_type(await order.drop_dead_letters(), int)
+    await order.edit_dead_letter("1")  # E26 a letter has a number
     rush = runtime.ref(Rush, "r")
     assert_type(await rush.ask(Order.add_sync, "x"), int)  # inherited, named by the base
     assert_type(await rush.ask(Rush.add_sync, "x"), int)

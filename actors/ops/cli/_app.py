@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, TypeVar, final
+from typing import Annotated, Final, final
 
 import msgspec
 import typer
@@ -20,9 +19,9 @@ from .._tree import Node, node_of
 from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
 from . import _looking
-from ._screen import console, perform
-
-T = TypeVar("T")
+from ._letters import letters
+from ._options import AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, StoreUrl, TypeName, checked_url
+from ._screen import console, first, perform
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -32,18 +31,11 @@ app: Final = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Look at the actors of a store and act on them, host a module's actors, lint their code, or watch a host being killed.",
 )
-
-
-def _checked_url(url: str) -> str:
-    if url.startswith("memory:"):
-        raise typer.BadParameter("a store in memory is in the memory of its own process alone")
-    if ":" not in url:
-        raise typer.BadParameter(f"{url!r} is not the URL of a store: write lmdb:{url}")
-    return url
+app.add_typer(letters, name="dead-letters")
 
 
 def _checked_new_store(url: str | None) -> str | None:
-    if url is not None and Path(_checked_url(url).partition(":")[2]).exists():
+    if url is not None and Path(checked_url(url).partition(":")[2]).exists():
         raise typer.BadParameter(f"{url} is there already; the demo begins with a new one")
     return url
 
@@ -53,22 +45,6 @@ def _checked_status(name: str | None) -> str | None:
         return name if name is None else status_named(name).name.lower()
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-StoreUrl = Annotated[
-    str,
-    typer.Option("--store", metavar="URL", envvar="PERDURE_STORE", callback=_checked_url, show_default=False, help="The store: lmdb:PATH."),
-]
-TypeName = Annotated[str, typer.Argument(metavar="TYPE", help="The actor's type.")]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="The actor's key.")]
-AnyType = Annotated[str | None, typer.Argument(metavar="TYPE", show_default=False, help="Of this type only.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called in the actor's class.")]
-Json = Annotated[str, typer.Argument(metavar="JSON", help="The arguments: an array, or an object by name.")]
-IdempotencyKey = Annotated[
-    str | None, typer.Option("--key", metavar="TEXT", show_default=False, help="Idempotency key: sent again with it, it happens once.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Show so many at most.")]
 
 
 @app.command()
@@ -140,7 +116,7 @@ def ls(
 
     async def work() -> None:
         async with StoreView(store) as view:
-            infos, more = await _first(limit, view.actors(type_name, status, prefix))
+            infos, more = await first(limit, view.actors(type_name, status, prefix))
         if as_json:
             _looking.print_json([_looking.json_of_info(info) for info in infos])
         else:
@@ -227,11 +203,11 @@ def signal(type_name: TypeName, key: Key, name: Name, store: StoreUrl, json: Jso
 def retry(type_name: TypeName, key: Key, store: StoreUrl) -> None:
     """Let a quarantined actor go on, once the cause is mended.
 
-    It takes a running host, and waits for one.
+    A host does it: where none answers, the request is stored for the next one.
     """
-    from . import _sending  # as above
+    from . import _asking  # as above
 
-    perform(partial(_sending.retry, store, type_name, key))
+    perform(partial(_asking.retry, store, type_name, key))
 
 
 @final
@@ -254,45 +230,3 @@ def lint(
     from . import _linting  # here, since no other command needs it
 
     _linting.report_on(paths, as_json=output is LintFormat.JSON)
-
-
-@app.command("dead-letters")
-def dead_letters(
-    store: StoreUrl,
-    type_name: AnyType = None,
-    key: Annotated[str | None, typer.Argument(metavar="KEY", show_default=False, help="Of this actor only.")] = None,
-    seq: Annotated[int | None, typer.Argument(metavar="SEQ", show_default=False, help="Show this one, with its cause.")] = None,
-    limit: Limit = 100,
-    as_json: AsJson = False,
-) -> None:
-    """List the messages that could not be handled.
-
-    With TYPE, KEY and SEQ show one of them whole.
-    """
-
-    async def work() -> None:
-        async with StoreView(store) as view:
-            if type_name is not None and key is not None and seq is not None:
-                letter = await view.dead_letter(type_name, key, seq)
-                if as_json:
-                    _looking.print_json(_looking.json_of_letter_view(letter))
-                else:
-                    _looking.print_letter(letter)
-                return
-            letters, more = await _first(limit, view.dead_letters(type_name, key))
-        if as_json:
-            _looking.print_json([_looking.json_of_letter(letter) for letter in letters])
-        else:
-            _looking.print_letters(letters, more=more)
-
-    perform(work)
-
-
-async def _first(limit: int, items: AsyncIterator[T]) -> tuple[list[T], bool]:
-    """The first items, and whether there are more."""
-    found: list[T] = []
-    async for item in items:
-        if len(found) == limit:
-            return found, True
-        found.append(item)
-    return found, False

@@ -112,7 +112,7 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
         yield "stream", counted(info.emitted, "item")
     yield "mailbox", _mailbox(info)
     if view.dead_letters:
-        command = f"perdure dead-letters {info.id.type} {key_text(info.id.key)}"
+        command = f"perdure dead-letters list {info.id.type} {key_text(info.id.key)}"
         yield "dead letters", Text(f"{view.dead_letters:,}, see: {command}", "yellow")
 
 
@@ -200,27 +200,27 @@ def print_letter(letter: LetterView) -> None:
     info = letter.info
     screen.print(Text.assemble((f"{info.actor.type}/{key_text(info.actor.key)}", "bold"), f"  dead letter {info.seq}"))
     rows: list[tuple[str, str | Text]] = [
-        ("message", _call(info.handler, letter.arguments)),
+        (info.kind, _call(info.handler, letter.arguments)),
         ("put aside", when(info.at)),
         ("attempts", f"{info.failed} failed, {info.interrupted} interrupted by a crash{', partly applied' if info.partly else ''}"),
         ("cause", Text(printable(info.error), "red")),
     ]
-    rows += [(name, printable(text)) for name, text in (("sent by", letter.sender), ("key", letter.key)) if text]
+    rows += [(name, printable(text)) for name, text in (("sent by", info.sender), ("key", letter.key), ("trace", info.trace_id)) if text]
     screen.print(facts(rows))
     if info.traceback:
         screen.print(Padding(Text(printable(info.traceback.rstrip()), "dim"), (1, 0, 0, 2), expand=False))
 
 
 def json_of_letter(info: DeadLetterInfo) -> dict[str, object]:
-    """A dead letter as JSON."""
+    """A dead letter as JSON, without its message's arguments."""
     told: dict[str, object] = {"type": info.actor.type, "key": info.actor.key, **info._asdict()}
-    del told["actor"]
+    del told["actor"], told["payload"]
     return told
 
 
 def json_of_letter_view(letter: LetterView) -> dict[str, object]:
     """A dead letter with its message's arguments as JSON."""
-    return {**json_of_letter(letter.info), "arguments": json_of(letter.arguments), "sender": letter.sender, "idempotency_key": letter.key}
+    return {**json_of_letter(letter.info), "arguments": json_of(letter.arguments), "idempotency_key": letter.key}
 
 
 # --- trees ---

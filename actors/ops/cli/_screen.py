@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Final, NoReturn, TextIO, cast, final
+from typing import Final, NoReturn, TextIO, TypeVar, cast, final
 
 import anyio
 import typer
@@ -20,14 +20,16 @@ from rich.text import Text
 
 from ....storage import PerdureError
 from ..._clock import SystemClock
-from ..._errors import ActorNotFound, InvalidKey, UnknownActorType, UnknownHandler, WrongArguments
+from ..._errors import ActorNotFound, DeadLetterNotFound, InvalidKey, UnknownActorType, UnknownHandler, WrongArguments
 from .._serving import NoActors
 from .._tree import printable
 from ..demo._feed import FeedError
 
-MISTAKES: Final = (ActorNotFound, FeedError, InvalidKey, NoActors, UnknownActorType, UnknownHandler, WrongArguments)
+MISTAKES: Final = (ActorNotFound, DeadLetterNotFound, FeedError, InvalidKey, NoActors, UnknownActorType, UnknownHandler, WrongArguments)
 WIDE: Final = 400  # columns of what is no terminal: a file or a pipe wraps nothing
 STATUS_STYLES: Final = {"quarantined": "red", "failed": "red", "suspended": "cyan", "completed": "green", "cancelled": "dim"}
+
+T = TypeVar("T")
 
 _ENDS: Final = re.compile(r" +$", re.MULTILINE)
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -46,8 +48,10 @@ class _Trimmed(io.TextIOBase):
         sys.stdout.flush()
 
 
-def console() -> Console:
-    """Standard output."""
+def console(*, to_errors: bool = False) -> Console:
+    """Standard output, or standard error: what is printed beside JSON."""
+    if to_errors:
+        return Console(stderr=True, highlight=False, emoji=False, markup=False, soft_wrap=True)
     if sys.stdout.isatty():
         return Console(highlight=False, emoji=False, markup=False)
     return Console(file=cast("TextIO", _Trimmed()), highlight=False, emoji=False, markup=False, width=WIDE)
@@ -71,8 +75,13 @@ def refuse(error: BaseException) -> NoReturn:
         raise typer.Exit(0)
     if not isinstance(error, PerdureError | OSError):
         raise error
-    Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), printable(str(error))))
+    complain(error)
     raise typer.Exit(2 if isinstance(error, MISTAKES) else 1)
+
+
+def complain(error: BaseException) -> None:
+    """Say what went wrong, on standard error."""
+    console(to_errors=True).print(Text.assemble(("error: ", "bold red"), printable(str(error))))
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -84,6 +93,16 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+async def first(limit: int, items: AsyncIterator[T]) -> tuple[list[T], bool]:
+    """The first items, and whether there are more."""
+    found: list[T] = []
+    async for item in items:
+        if len(found) == limit:
+            return found, True
+        found.append(item)
+    return found, False
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:

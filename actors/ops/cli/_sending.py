@@ -1,4 +1,4 @@
-"""What `send`, `signal` and `retry` do: one message by name, with JSON, through a client.
+"""What `send` and `signal` do: one message by name, with JSON, through a client.
 
 Whether it fits is found out before anything is stored; from then on it is durable, whether or not a host runs.
 """
@@ -31,13 +31,6 @@ async def send_signal(store: str, type_name: str, key: str, name: str, arguments
     async with Client(store) as client:
         await client.ref(type_name, key).options(idempotency_key=idempotency_key).send_signal(name, arguments)
     await _say_stored("signal", store, type_name, key)
-
-
-async def retry(store: str, type_name: str, key: str) -> None:
-    """Let a quarantined actor go on, and say so once a host has done it."""
-    async with Client(store) as client:
-        await client.ref(type_name, key).retry()
-    console().print(f"{type_name}/{key_text(key)} goes on")
 
 
 async def _say_stored(what: str, store: str, type_name: str, key: str) -> None:
