@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import final
+from typing import Any, final
 
 from ..storage import PerdureError
+
+
+_Parts = tuple[Any, ...]  # of an error, which make an equal one
 
 
 @final
@@ -17,11 +20,11 @@ class ActorFailed(PerdureError):
 
     __module__ = "perdure.actors"
 
-    def __init__(self, actor: object, error: str, compensation_errors: Iterable[StepFailed] = ()) -> None:
+    def __init__(self, actor: object, error: str, compensation_errors: Iterable[StepFailed | _Parts] = ()) -> None:
         self.actor = str(actor)
         self.error = error
-        self.compensation_errors = tuple(compensation_errors)
-        super().__init__(self.actor, error, self.compensation_errors)
+        self.compensation_errors = _steps_failed(compensation_errors)
+        super().__init__(self.actor, error, tuple(each.args for each in self.compensation_errors))
 
     def __str__(self) -> str:
         error = self.error.removesuffix(".")
@@ -57,10 +60,10 @@ class CompensationFailed(PerdureError):
 
     __module__ = "perdure.actors"
 
-    def __init__(self, actor: object, errors: Iterable[StepFailed]) -> None:
+    def __init__(self, actor: object, errors: Iterable[StepFailed | _Parts]) -> None:
         self.actor = str(actor)
-        self.errors = tuple(errors)
-        super().__init__(self.actor, self.errors)
+        self.errors = _steps_failed(errors)
+        super().__init__(self.actor, tuple(each.args for each in self.errors))
 
     def __str__(self) -> str:
         told = "; ".join(f"{error.step} ({error.reason.removesuffix('.')})" for error in self.errors)
@@ -68,6 +71,11 @@ class CompensationFailed(PerdureError):
             f"a saga of {self.actor} could not undo everything: {told}. What they were to undo is still done;"
             f" each is in the dead letters with its arguments, to be done by hand."
         )
+
+
+def _steps_failed(errors: Iterable[StepFailed | _Parts]) -> tuple[StepFailed, ...]:
+    """The errors, also where they come as their parts: exceptions do not compare, and the parts of an error have to."""
+    return tuple(each if isinstance(each, StepFailed) else StepFailed(*each) for each in errors)
 
 
 def compensation_errors_of(error: BaseException | None) -> tuple[StepFailed, ...]:

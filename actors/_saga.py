@@ -165,7 +165,7 @@ class Saga:
 
 
 def saga() -> Saga:
-    """Make a block, `async with saga() as undo`, whose steps are undone if it is left by an error, a cancel, a time-out.
+    """Begin a block (`async with …`) in which steps are undone by others, if it is left by an error, a cancel or a time-out.
 
     Each step with `compensate=` that is called inside, also by tasks that begin inside, registers its compensation before it starts;
     `undo.push(step, …)` registers one by hand. Leaving the block first cancels the steps that still run and waits for their end. Then the

@@ -308,6 +308,7 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
 class UnknownOutcome:
     """What is known of a step that was asked for, and may have been done or not: its only instance is `Unknown`."""
 
+    __module__ = "perdure.actors"
     __slots__ = ()
 
     def __repr__(self) -> str:

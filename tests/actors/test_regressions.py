@@ -219,6 +219,7 @@ async def test_a_task_that_swallows_its_cancellation_ends_with_the_workflow(make
     traveller = await world.start(Traveller.run, "t", 7)
 
     await send_signal(traveller, Traveller.on)
+    await world.advance(timedelta(seconds=31))
 
     assert await traveller.result() == 7
     info = await traveller.info()
