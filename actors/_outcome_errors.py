@@ -7,7 +7,6 @@ from typing import Any, final
 
 from ..storage import PerdureError
 
-
 _Parts = tuple[Any, ...]  # of an error, which make an equal one
 
 
