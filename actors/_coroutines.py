@@ -10,10 +10,8 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Final, NamedTuple, final
 
-import anyio
 import msgspec
 
 from ._define import Definition
@@ -25,12 +23,11 @@ from ._handlers import Handler
 from ._ids import ActorId, MessageId
 from ._info import ChildExit
 from ._outcome_errors import ActorCancelled, ChildFailed
-from ._records import OUTCOME, Outcome, Raised, RequestKind, Status, Value, Wait, refusal
+from ._outcomes import Outcomes
+from ._records import OUTCOME, Raised, RequestKind, Status, Value, Wait, refusal
 from ._turn import KeptSignal, Turn
 from ._turnloop import TurnLoop, TurnTask, new_turn_loop
 
-MAX_WAITS: Final = 32  # outcomes that are listed one by one: the list is written with each turn
-STEP_ENDS_WITHIN: Final = 10.0  # seconds that a step, once it was asked to end, is waited for
 MAX_CONDITIONS: Final = 10_000  # that become true in one turn: more is taken for two that wake each other for ever
 
 AMBIENT: Final[contextvars.ContextVar[Coroutines]] = contextvars.ContextVar("perdure_coroutines")
@@ -45,17 +42,6 @@ class _Slot(NamedTuple):
     seq: int
     envelope: Envelope
     turn: int
-
-
-@final
-class _Pending(NamedTuple):
-    """An outcome that is waited for."""
-
-    future: asyncio.Future[Outcome]
-    kind: RequestKind
-    name: str
-    since: float
-    target: ActorId | None
 
 
 @final
@@ -86,13 +72,13 @@ class Coroutines:
         "_context",
         "_endings",
         "_error",
-        "_pending",
         "_slot",
         "_waiters",
         "_workflow",
         "end",
         "evicted",
         "loop",
+        "outcomes",
         "turn",
         "undoing",
     )
@@ -109,7 +95,7 @@ class Coroutines:
         self._slot: _Slot | None = None
         self._workflow: tuple[TurnTask, Handler] | None = None
         self._error: BaseException | None = None  # of a task that nobody looks after: the workflow fails with it
-        self._pending: dict[MessageId, _Pending] = {}
+        self.outcomes: Final = Outcomes(self)
         self._waiters: dict[str, deque[_SignalWaiter]] | None = None
         self._conditions: list[_Condition] | None = None
         self.evicted = False  # and not to be used again
@@ -143,10 +129,6 @@ class Coroutines:
         """The event whose handler waits: its seq, and itself."""
         return None if self._slot is None else (self._slot.seq, self._slot.envelope)
 
-    def requests(self) -> list[MessageId]:
-        """The ids of the outcomes that are waited for."""
-        return list(self._pending)
-
     # --- turns ---
 
     def call(self, turn: Turn, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -169,7 +151,7 @@ class Coroutines:
         self._endings = endings
         loop = self.loop
         if loop.at_rest:
-            self._pending.clear()
+            self.outcomes.forget()
             self.undoing = 0
             loop.begin_at(int.from_bytes(turn.incarnation[:4], "big"))
         try:
@@ -199,7 +181,7 @@ class Coroutines:
         self.turn = None
         self.loop.evict()
         self._slot = self._workflow = self._waiters = self._conditions = self._closing = None
-        self._pending.clear()
+        self.outcomes.forget()
 
     def _let_in(self, definition: Definition, instance: object, seq: int, envelope: Envelope, turn: Turn) -> None:
         kind = envelope.kind
@@ -207,7 +189,7 @@ class Coroutines:
             handler = definition.event(envelope.name) if kind is Kind.EVENT else definition.timer(envelope.name)
             self._begin_event(handler, instance, seq, envelope, turn)
         elif kind is Kind.OUTCOME or kind is Kind.REPLY:
-            self._resolve(envelope)
+            self.outcomes.resolve(envelope)
         elif kind is Kind.FIRING:
             self.loop.fire(envelope.due)
         elif kind is Kind.SIGNAL:
@@ -245,11 +227,6 @@ class Coroutines:
         args, kwargs = _arguments(handler, envelope)
         return self._context.copy().run(handler.function, instance, *args, **kwargs)
 
-    def _resolve(self, envelope: Envelope) -> None:
-        pending = self._pending.pop(envelope.id, None)
-        if pending is not None and not pending.future.done():
-            pending.future.set_result(OUTCOME.unpack(envelope.payload))
-
     def _check_conditions(self) -> None:
         """Wake whoever's condition holds, in the order of their waiting, until none does: each may change what the next one asks."""
         for _ in range(MAX_CONDITIONS):
@@ -272,13 +249,10 @@ class Coroutines:
         if definition.child_exit is not None:
             exit_ = ChildExit(child, envelope.name, error)
             self._context.copy().run(definition.child_exit.function, instance, exit_)
-        if envelope.kind is Kind.ESCALATE and error is not None and not self._awaits_result(child):
+        if envelope.kind is Kind.ESCALATE and error is not None and not self.outcomes.awaits_result(child):
             failure = ChildFailed(child, turn.actor, f"{type(error).__name__}: {error}")
             failure.__cause__ = error
             self._look_after(failure, turn)
-
-    def _awaits_result(self, child: ActorId) -> bool:
-        return any(each.kind is RequestKind.RESULT and each.target == child for each in self._pending.values())
 
     # --- endings ---
 
@@ -377,8 +351,7 @@ class Coroutines:
         if closing.alarm is not None:
             closing.alarm.cancel()
         self.end = closing.end or closing.cancelled(turn.actor)
-        for request in self._pending:
-            turn.give_up(request)
+        self.outcomes.give_up_all(turn)
         slot, self._slot, self._workflow, self._closing = self._slot, None, None, None
         if slot is not None:
             outcome = refusal(ActorCancelled(turn.actor, closing.reason))
@@ -397,54 +370,6 @@ class Coroutines:
                 raise ActorEvicted(asked)
             raise NotInActor(asked)
         return self.turn
-
-    async def outcome(self, request: MessageId, kind: RequestKind, name: str, target: ActorId | None = None) -> Outcome:
-        """Wait for an outcome, of the actor `target` if it is another one's; if the waiting is cancelled, it is given up."""
-        future = self._expect(request, kind, name, target)
-        try:
-            return await future
-        finally:
-            if self._pending.pop(request, None) is not None and self.turn is not None:
-                self.turn.give_up(request)
-
-    async def end_of_step(self, request: MessageId, name: str) -> tuple[Outcome, asyncio.CancelledError | None]:
-        """Wait for a step's outcome whatever is cancelled meanwhile; returns it, and the cancel that was held back."""
-        future = self._expect(request, RequestKind.STEP, name)
-        held = await hold_back(future)
-        return future.result(), held
-
-    async def step_outcome(self, request: MessageId, name: str, heard: Callable[[Outcome | None], None]) -> Outcome:
-        """Wait for a step's outcome. If that is cancelled, the step is asked to end, and how it ends is waited for before this raises.
-
-        `heard` is told the outcome in any case; None if it did not come in time.
-        """
-        future = self._expect(request, RequestKind.STEP, name)
-        try:
-            outcome: Outcome = await future
-        except asyncio.CancelledError:
-            heard(await self._end_of_step(future, request, name))
-            raise
-        heard(outcome)
-        return outcome
-
-    async def _end_of_step(self, future: asyncio.Future[Outcome], request: MessageId, name: str) -> Outcome | None:
-        if future.done() and not future.cancelled():  # it came in the very turn that cancels
-            return future.result()
-        self.require_turn(name).end_step(request)
-        end = self._expect(request, RequestKind.STEP, name)
-        alarm = self.loop.call_later(STEP_ENDS_WITHIN, end.cancel)
-        await hold_back(end)  # whoever cancels once more waits too; it is on its way out already
-        alarm.cancel()
-        if not end.cancelled():
-            return end.result()
-        del self._pending[request]
-        self.require_turn(name).give_up(request)
-        return None
-
-    def _expect(self, request: MessageId, kind: RequestKind, name: str, target: ActorId | None = None) -> asyncio.Future[Outcome]:
-        future: asyncio.Future[Outcome] = self.loop.create_future()
-        self._pending[request] = _Pending(future, kind, name, self.require_turn(name).time, target)
-        return future
 
     async def signal(self, name: str) -> Envelope:
         """Wait for a declared signal; the longest waiter gets the next one."""
@@ -504,14 +429,10 @@ class Coroutines:
 
     def _waits_by_primitive(self) -> bool:
         """Whether a task waits for something that other code of the actor may do at any time, and not for an outcome or for other tasks."""
-        known = {id(each.future) for each in self._pending.values()}
+        known = self.outcomes.futures()
         known |= {id(waiter.future) for waiters in (self._waiters or {}).values() for waiter in waiters}
         known |= {id(condition.future) for condition in self._conditions or ()}
         return any(id(task.waits_for) not in known and not task.waits_for_tasks for task in self.loop.tasks())
-
-    def awaits(self, request: MessageId) -> bool:
-        """Whether anybody waits for that outcome."""
-        return request in self._pending
 
     def awaits_signal(self, name: str) -> bool:
         """Whether anybody waits for that declared signal."""
@@ -519,11 +440,8 @@ class Coroutines:
 
     def waits(self) -> list[Wait]:
         """What is waited for, as far as it has a name and is not too much to list; the earliest of what the clock will wake."""
-        listed = islice(self._pending.items(), MAX_WAITS)
-        waits = [Wait(each.kind.name.lower(), each.name, each.since, 0.0, each.target, found) for found, each in listed]
-        if len(self._pending) > MAX_WAITS:
-            waits.append(Wait("others", f"{len(self._pending) - MAX_WAITS} more"))
-        if any(each.target is not None for each in self._pending.values()) and self._waits_by_primitive():
+        waits = self.outcomes.waits()
+        if self.outcomes.of_actors and self._waits_by_primitive():
             waits.append(Wait("primitive", ""))  # a lock, an event, a queue: whoever looks for deadlocks has to know
         for name, waiters in (self._waiters or {}).items():
             waits += [Wait("signal", name, waiter.since) for waiter in waiters]
@@ -535,19 +453,6 @@ class Coroutines:
             alarm = self._closing.alarm
             waits.append(Wait("end", self._closing.reason, 0.0, 0.0 if alarm is None or self._closing.overdue else alarm.when()))
         return waits
-
-
-async def hold_back(awaited: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until a future is done whatever is cancelled meanwhile; returns the first cancel that was held back, to be raised later."""
-    held: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):  # anyio cancels again and again
-        while not awaited.done():
-            try:
-                await asyncio.shield(awaited)
-            except asyncio.CancelledError as cancelled:
-                if not awaited.cancelled():
-                    held = held or cancelled
-    return held
 
 
 def ambient(asked: str) -> tuple[Coroutines, Turn]:

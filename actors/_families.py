@@ -76,7 +76,10 @@ class Families:
     def _row(self, activation: Activation, envelope: Envelope) -> ChildRow | None:
         parent = envelope.parent
         row = None if parent is None or activation.children is None else activation.children.get(parent.id)
-        return row if row is not None and parent is not None and row.life == parent.life else None
+        if row is None or parent is None:
+            return None
+        # A failure of an earlier life has been judged; any other end is for good, also where it has crossed the order to begin again.
+        return row if row.life == parent.life or envelope.name != Status.FAILED.name.lower() else None
 
     def _judge(self, activation: Activation, row: ChildRow, envelope: Envelope, turn: Turn) -> Verdict:
         outcome, policy = OUTCOME.unpack(envelope.payload), activation.definition.supervise

@@ -140,7 +140,7 @@ class Lives:
         """What every end of a life does: coroutines, timers and requests go, and its children are parted from."""
         handled = activation.held if activation.coroutines is None else activation.coroutines.handled
         activation.held = None
-        requests = activation.coroutines.requests() if activation.coroutines is not None else []
+        requests = activation.coroutines.outcomes.requests() if activation.coroutines is not None else []
         for request in requests if activation.outstanding is None else activation.outstanding:
             self._books.give_up(activation, request)
         activation.outstanding = None

@@ -157,7 +157,7 @@ class Performer:
         if envelope.kind is Kind.FIRING:
             return activation.standing.wake != envelope.due
         if envelope.kind is Kind.OUTCOME or envelope.kind is Kind.REPLY:
-            return activation.coroutines is None or not activation.coroutines.awaits(envelope.id)
+            return activation.coroutines is None or not activation.coroutines.outcomes.awaits(envelope.id)
         if envelope.kind is Kind.CONTINUE:  # perhaps it was restarted before it could go on
             life = life_of(envelope.id)
             return activation.snapshot is None or activation.snapshot.incarnation not in {continued(life), renewed(life)}

@@ -492,11 +492,11 @@ async def _ask_inside(coroutines: Coroutines, request: Request, arguments: bytes
     found = turn.ask(request.target, request.kind, request.name, request.payload, request.key, arguments)
     kind = RequestKind.ASK if request.kind is Kind.EVENT else RequestKind.RESULT if request.kind is Kind.RESULT else RequestKind.START
     if request.timeout is None:
-        return await coroutines.outcome(found, kind, name, request.target)
+        return await coroutines.outcomes.wait(found, kind, name, request.target)
     scope = asyncio.timeout(request.timeout)
     try:
         async with scope:
-            return await coroutines.outcome(found, kind, name, request.target)
+            return await coroutines.outcomes.wait(found, kind, name, request.target)
     except TimeoutError:
         if not scope.expired():
             raise
@@ -508,7 +508,7 @@ async def _recorded(
 ) -> Outcome:
     turn = coroutines.require_turn(name)
     found = turn.begin(kind, name, payload, digest((*target, arguments)), target=target)
-    return await coroutines.outcome(found, kind, f"{name} of {target}", target)
+    return await coroutines.outcomes.wait(found, kind, f"{name} of {target}", target)
 
 
 def _digest_of(call: Handler | WaitsSpec, payload: bytes) -> bytes:

@@ -18,7 +18,7 @@ from ._errors import DefinitionError, UnknownActorType
 class HandlerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A handler or declared signal; `schema` describes its arguments in JSON, None if opaque.
 
-    `kind` is "event", "signal", "query", "workflow" or "timer".
+    `kind` is "event", "signal", "query", "workflow", "timer" or "child exit".
     """
 
     name: str

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, final
 
 from ._codec import PICKLE
-from ._coroutines import ambient, hold_back
+from ._coroutines import ambient
 from ._endings import ContinueAsNew
 from ._failure import Failure
 from ._outcome_errors import CompensationFailed, StepFailed
+from ._outcomes import hold_back
 from ._records import Outcome, Raised, Value
 from ._step import UNDOING, Compensated, Step, Undoing, Unknown
 
@@ -151,7 +152,7 @@ class Saga:
                 continue
             step, (args, kwargs) = entry.step, entry.arguments
             payload, request = step.ask(self._coroutines, args, kwargs, entry.compensated())
-            outcome, cancelled = await self._coroutines.end_of_step(request, step.name)
+            outcome, cancelled = await self._coroutines.outcomes.wait_to_the_end(request, step.name)
             held = held or cancelled
             if isinstance(outcome, Raised):
                 errors.append(self._put_aside(step, payload, outcome.failure))

@@ -192,7 +192,7 @@ class Settlement:
     def delete(self, activation: Activation) -> None:
         """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
         error = ActorCompleted(activation.actor)
-        requests = activation.coroutines.requests() if activation.coroutines is not None else []
+        requests = activation.coroutines.outcomes.requests() if activation.coroutines is not None else []
         for request in requests if activation.outstanding is None else activation.outstanding:
             self.books.give_up(activation, request)
         activation.outstanding = None

@@ -19,7 +19,6 @@ import msgspec
 
 from ..storage import Gate
 from ._activation import Delivery
-from ._clock import Alarm
 from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
@@ -27,12 +26,13 @@ from ._errors import NotDeserializable, NotDurable, WorkerDied
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
+from ._outstanding import Outstanding, recorded_options
 from ._persistence import delete_request, put_request, suffix_of
 from ._records import OUTCOME, Outcome, Raised, RequestKind, RequestRow, Value
 from ._ref import Request
-from ._step import DEFAULTS, STEP, Compensated, Step, StepInfo, StepOptions, encoded_result, find_step, idempotency_key_of
+from ._step import STEP, Compensated, StepInfo, encoded_result, find_step
 from ._threads import Threads
-from ._turnstile import Ticket, Turnstiles
+from ._turnstile import Turnstiles
 
 if TYPE_CHECKING:
     from ._processes import Processes
@@ -56,36 +56,11 @@ class StepStatistics(NamedTuple):
 
 
 @final
-class _Outstanding:
-    """One outstanding request. `row` is as it stands in the store, or newer."""
-
-    __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "task", "ticket")
-
-    def __init__(self, actor: ActorId, row: RequestRow) -> None:
-        self.actor = actor
-        self.row = row
-        self.step: Step[..., Any] | None = None  # None if it is no step, or not known yet
-        self.options = DEFAULTS
-        self.task: asyncio.Task[None] | None = None
-        self.alarm: Alarm | None = None  # for the next attempt
-        self.ticket: Ticket | None = None  # for its turn
-        self.started = 0.0  # this attempt, in seconds since the epoch; 0.0 while none runs
-        self.first = row.first  # the first attempt, in seconds since the epoch
-        self.limited = False  # this attempt has a time-out
-        self.expired = False
-
-    @property
-    def attempt(self) -> int:
-        """The number of the attempt that runs, or is next."""
-        return 1 + self.row.failed + self.row.interrupted
-
-
-@final
 class _Attempt(NamedTuple):
     """What one attempt may do while it runs; one that was given up, and runs on in its thread, says nothing any more."""
 
     steps: Steps
-    work: _Outstanding
+    work: Outstanding
     number: int
 
     def heartbeat(self, progress: object) -> None:
@@ -96,7 +71,7 @@ class _Attempt(NamedTuple):
         """As `RunningAttempt.emit`, from any thread."""
         self.steps.from_any_thread(partial(self._if_current, partial(self.steps.emit, name=name), PICKLE.encode(payload)))
 
-    def _if_current(self, act: Callable[[_Outstanding, bytes], None], payload: bytes) -> None:
+    def _if_current(self, act: Callable[[Outstanding, bytes], None], payload: bytes) -> None:
         if self.steps.is_wanted(self.work) and self.work.started and self.work.attempt == self.number:
             act(self.work, payload)
 
@@ -118,12 +93,12 @@ class Steps:
         self._query = query
         self._info = info
         self._loop = asyncio.get_running_loop()
-        self._works: dict[MessageId, _Outstanding] = {}
+        self._works: dict[MessageId, Outstanding] = {}
         self._announced: dict[MessageId, tuple[ActorId, RequestRow]] = {}  # by turns that are not durable yet
         self._given_up: set[MessageId] = set()  # likewise
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
-        self._waiting: list[_Outstanding] = []  # until `run` begins
+        self._waiting: list[Outstanding] = []  # until `run` begins
         self._stopped = False
         self._turnstiles = Turnstiles(epoch.clock, at_once)
         self._threads: Threads | None = None
@@ -157,7 +132,7 @@ class Steps:
         self._announced.pop(row.id, None)
         if row.id in self._works or row.id in self._given_up:
             return
-        work = self._works[row.id] = _Outstanding(actor, row)
+        work = self._works[row.id] = Outstanding(actor, row)
         self._begin_when_due(work)
 
     def begin(self, actor: ActorId, row: RequestRow, gate: Gate) -> None:
@@ -193,11 +168,9 @@ class Steps:
         work = self._works.get(request)
         if error is not None or work is None:
             return
-        for awaited in (work.alarm, work.ticket):
-            if awaited is not None:
-                awaited.cancel()
+        work.wait_no_more()
         if work.task is None:
-            self._finish(work, self._cancelled(work))
+            self._finish(work, work.cancelled())
         elif work.step is not None and (work.step.is_async or work.options.executor == "process"):
             self._cancel_task(work)
 
@@ -210,22 +183,20 @@ class Steps:
         work = self._works.pop(request, None)
         if work is None:
             return
-        for awaited in (work.alarm, work.ticket):
-            if awaited is not None:
-                awaited.cancel()
+        work.wait_no_more()
         if work.task is not None:
             self._cancel_task(work)
 
-    def _cancel_task(self, work: _Outstanding) -> None:
+    def _cancel_task(self, work: Outstanding) -> None:
         task = work.task
         assert task is not None
         task.cancel()
         if getcoroutinestate(task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
             self._leave(work)  # of a task that is cancelled before it began, not even the clean-up runs
             if self.is_wanted(work):
-                self._finish(work, self._cancelled(work))
+                self._finish(work, work.cancelled())
 
-    def is_wanted(self, work: _Outstanding) -> bool:
+    def is_wanted(self, work: Outstanding) -> bool:
         """Whether its outcome is still to come from this epoch."""
         request = work.row.id
         return self._tasks is not None and self._works.get(request) is work and request not in self._given_up
@@ -276,7 +247,7 @@ class Steps:
 
     # --- attempts ---
 
-    def _begin_when_due(self, work: _Outstanding, error: BaseException | None = None) -> None:
+    def _begin_when_due(self, work: Outstanding, error: BaseException | None = None) -> None:
         if error is not None or self._works.get(work.row.id) is not work:
             return
         if work.row.due > self._epoch.clock.now():
@@ -284,7 +255,7 @@ class Steps:
         else:
             self._begin(work)
 
-    def _begin(self, work: _Outstanding) -> None:
+    def _begin(self, work: Outstanding) -> None:
         """Have the request seen to as soon as there is a place for it."""
         work.alarm = None
         if self._stopped:
@@ -292,7 +263,7 @@ class Steps:
         if self._tasks is None:
             self._waiting.append(work)
         elif work.row.ending:
-            self._finish(work, self._cancelled(work))
+            self._finish(work, work.cancelled())
         elif work.row.kind is not RequestKind.STEP:
             self._go(work, self._read)
         elif self._is_known(work):
@@ -302,17 +273,17 @@ class Steps:
             else:
                 self._finish(work, Raised(Failure.of(hopeless)))
 
-    def _is_known(self, work: _Outstanding) -> bool:
+    def _is_known(self, work: Outstanding) -> bool:
         """Whether this process can run the step; if not it stays outstanding, for the next one."""
         try:
             work.step = find_step(work.row.name)
-            work.options = work.step.given if not work.row.options else _recorded(work.row.options)
+            work.options = work.step.given if not work.row.options else recorded_options(work.row.options)
         except (LookupError, NotDeserializable, TypeError) as error:
             logger.error("%s waits for the step %s, which cannot run: %s", work.actor, work.row.name, error)
             return False
         return True
 
-    def _hopeless(self, work: _Outstanding) -> StepFailed | None:
+    def _hopeless(self, work: Outstanding) -> StepFailed | None:
         """Why there is to be no further attempt, if its host has died too often, or its time has passed meanwhile."""
         row, over_all = work.row, work.options.timeout_over_all
         if row.interrupted >= MAX_INTERRUPTED:
@@ -321,15 +292,15 @@ class Steps:
             reason = f"its time over all, {over_all.total_seconds():g} s, has passed"
         else:
             return None
-        return self._failed(work, reason, None if row.failure is None else row.failure.revive())
+        return work.failed(reason, None if row.failure is None else row.failure.revive())
 
-    def _go(self, work: _Outstanding, see_to: Callable[[_Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
+    def _go(self, work: Outstanding, see_to: Callable[[Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
         assert self._tasks is not None
         work.ticket = None
         self._running += 1
         work.task = self._tasks.create_task(self._perform(work, see_to), context=self._context.copy())
 
-    async def _perform(self, work: _Outstanding, see_to: Callable[[_Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
+    async def _perform(self, work: Outstanding, see_to: Callable[[Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
         try:
             outcome = await see_to(work)
             if outcome is not None and self.is_wanted(work):
@@ -337,7 +308,7 @@ class Steps:
         finally:
             self._leave(work)
 
-    def _leave(self, work: _Outstanding) -> None:
+    def _leave(self, work: Outstanding) -> None:
         work.task = None
         self._running -= 1
         if work.step is not None:
@@ -345,7 +316,7 @@ class Steps:
         if not self._running:
             self._tell_idle()
 
-    def _finish(self, work: _Outstanding, outcome: Outcome) -> None:
+    def _finish(self, work: Outstanding, outcome: Outcome) -> None:
         """The outcome takes the request's place in one batch: it is never asked for again."""
         del self._works[work.row.id]
         self._done += 1
@@ -356,7 +327,7 @@ class Steps:
         self._deliver(work.actor, Delivery(envelope))
         self._epoch.commit.expect()  # the turn that takes it may ask for the next step, which waits for the commit
 
-    async def _read(self, work: _Outstanding) -> Outcome:
+    async def _read(self, work: Outstanding) -> Outcome:
         """What an actor asks about another one."""
         row = work.row
         assert row.target is not None
@@ -368,7 +339,7 @@ class Steps:
         except Exception as error:  # noqa: BLE001  whatever stands in the way of an answer is for the actor to know
             return Raised(Failure.of(error))
 
-    async def _attempt(self, work: _Outstanding) -> Outcome | None:
+    async def _attempt(self, work: Outstanding) -> Outcome | None:
         """One attempt; None if there is to be another, or none is wanted."""
         seconds = self._note_beginning(work)
         clock = self._epoch.clock
@@ -382,7 +353,7 @@ class Steps:
             if not self.is_wanted(work):
                 raise
             if work.row.ending:
-                return self._cancelled(work, uncertain=True)
+                return work.cancelled(uncertain=True)
             return self._fail(work, Failure.of(cancelled).revive())  # it has cancelled itself
         except KeyboardInterrupt:  # the only one that is for the host
             raise
@@ -395,7 +366,7 @@ class Steps:
                 deadline.cancel()
         return self._encoded(work, value)
 
-    def _note_beginning(self, work: _Outstanding) -> float | None:
+    def _note_beginning(self, work: Outstanding) -> float | None:
         """Returns the seconds that the attempt may take, if there is a limit."""
         work.started = self._epoch.clock.now()
         work.first = work.row.first or work.started
@@ -410,7 +381,7 @@ class Steps:
         work.limited = bool(limits)
         return min(limits) if limits else None
 
-    async def _call(self, work: _Outstanding) -> Any:
+    async def _call(self, work: Outstanding) -> Any:
         step = work.step
         assert step is not None
         args, kwargs = step.call.decode_call(work.row.payload)
@@ -429,19 +400,19 @@ class Steps:
             self._processes = Processes()
         return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, about, compensates))
 
-    def _expire(self, work: _Outstanding) -> None:
+    def _expire(self, work: Outstanding) -> None:
         work.expired = True
         if work.task is not None:
             work.task.cancel()
 
-    def _encoded(self, work: _Outstanding, value: object) -> Outcome:
+    def _encoded(self, work: Outstanding, value: object) -> Outcome:
         assert work.step is not None
         try:
-            return Value(encoded_result(work.step, value, partial(self._failed, work)))
+            return Value(encoded_result(work.step, value, work.failed))
         except StepFailed as failed:
             return Raised(Failure.of(failed))
 
-    def _fail(self, work: _Outstanding, error: Exception) -> Outcome | None:
+    def _fail(self, work: Outstanding, error: Exception) -> Outcome | None:
         """Try it again later, or say that it failed."""
         if not self.is_wanted(work):
             return None
@@ -455,26 +426,13 @@ class Steps:
         over_all = options.timeout_over_all
         reason = f"{failure.type_name}: {failure.text}" if failure.text else failure.type_name
         if delay is None or (over_all is not None and now + delay >= row.first + over_all.total_seconds()):
-            return Raised(Failure.of(self._failed(work, reason, error)))
+            return Raised(Failure.of(work.failed(reason, error)))
         logger.warning("%s: the step %s failed (attempt %d), again in %.1f s: %s", work.actor, row.name, work.attempt - 1, delay, reason)
         work.row = msgspec.structs.replace(row, due=now + delay)
         self._store(work)
         # The next attempt may kill the host, which then has to know that this one has failed.
         self._epoch.commit.stage().when_open(partial(self._begin_when_due, work))
         return None
-
-    def _failed(self, work: _Outstanding, reason: str, cause: Exception | None = None) -> StepFailed:
-        row = work.row
-        key, uncertain = idempotency_key_of(work.actor, row.id), row.uncertain or row.interrupted > 0
-        failed = StepFailed(row.name, work.actor, reason, row.failed, row.interrupted, key, uncertain)
-        failed.__cause__ = cause
-        return failed
-
-    def _cancelled(self, work: _Outstanding, *, uncertain: bool = False) -> Outcome:
-        """The outcome of a step that was asked to end; `uncertain` if an attempt was at it."""
-        if uncertain:
-            work.row = msgspec.structs.replace(work.row, uncertain=True)
-        return Raised(Failure.of(self._failed(work, "it was cancelled")))
 
     # --- what a running step may do ---
 
@@ -489,18 +447,18 @@ class Steps:
         else:
             self._loop.call_soon_threadsafe(work)
 
-    def record_progress(self, work: _Outstanding, progress: bytes) -> None:
+    def record_progress(self, work: Outstanding, progress: bytes) -> None:
         """Keep what a heartbeat said for the next attempt."""
         work.row = msgspec.structs.replace(work.row, progress=progress)
         self._store(work)
 
-    def emit(self, work: _Outstanding, payload: bytes, name: str) -> None:
+    def emit(self, work: Outstanding, payload: bytes, name: str) -> None:
         """Send an item on its way to the actor's stream."""
         now = self._epoch.clock.now()
         item = Envelope(id=MessageId(self._epoch.entropy.token()), kind=Kind.EMIT, name=name, payload=payload, sent_at=now)
         self._deliver(work.actor, Delivery(item))
 
-    def _store(self, work: _Outstanding) -> None:
+    def _store(self, work: Outstanding) -> None:
         if self.is_wanted(work):
             put_request(self._epoch.commit.batch, suffix_of(work.actor), work.row)
             self._epoch.commit.stage(len(work.row.payload) + 200)
@@ -510,11 +468,6 @@ class Steps:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _recorded(options: bytes) -> StepOptions:
-    given: dict[str, Any] = PICKLE.decode(options)  # type: ignore[assignment]  # as `Step` has encoded it
-    return StepOptions(**given)
 
 
 class _ProcessWork:

@@ -1,0 +1,71 @@
+"""What an actor has asked for and is not done: what is known of it, and what its end would be called."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, final
+
+import msgspec
+
+from ._clock import Alarm
+from ._codec import PICKLE
+from ._failure import Failure
+from ._ids import ActorId
+from ._outcome_errors import StepFailed
+from ._records import Outcome, Raised, RequestRow
+from ._step import DEFAULTS, Step, StepOptions, idempotency_key_of
+from ._turnstile import Ticket
+
+
+@final
+class Outstanding:
+    """One outstanding request. `row` is as it stands in the store, or newer."""
+
+    __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "task", "ticket")
+
+    def __init__(self, actor: ActorId, row: RequestRow) -> None:
+        self.actor = actor
+        self.row = row
+        self.step: Step[..., Any] | None = None  # None if it is no step, or not known yet
+        self.options = DEFAULTS
+        self.task: asyncio.Task[None] | None = None
+        self.alarm: Alarm | None = None  # for the next attempt
+        self.ticket: Ticket | None = None  # for its turn
+        self.started = 0.0  # this attempt, in seconds since the epoch; 0.0 while none runs
+        self.first = row.first  # the first attempt, in seconds since the epoch
+        self.limited = False  # this attempt has a time-out
+        self.expired = False
+
+    def __repr__(self) -> str:
+        return f"<Outstanding {self.row.name} of {self.actor}, attempt {self.attempt}>"
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that runs, or is next."""
+        return 1 + self.row.failed + self.row.interrupted
+
+    def wait_no_more(self) -> None:
+        """It is to begin neither at a time nor in its turn."""
+        for awaited in (self.alarm, self.ticket):
+            if awaited is not None:
+                awaited.cancel()
+
+    def failed(self, reason: str, cause: Exception | None = None) -> StepFailed:
+        """The error of a step that failed for good."""
+        row = self.row
+        key, uncertain = idempotency_key_of(self.actor, row.id), row.uncertain or row.interrupted > 0
+        error = StepFailed(row.name, self.actor, reason, row.failed, row.interrupted, key, uncertain)
+        error.__cause__ = cause
+        return error
+
+    def cancelled(self, *, uncertain: bool = False) -> Outcome:
+        """The outcome of a step that was asked to end; `uncertain` if an attempt was at it."""
+        if uncertain:
+            self.row = msgspec.structs.replace(self.row, uncertain=True)
+        return Raised(Failure.of(self.failed("it was cancelled")))
+
+
+def recorded_options(options: bytes) -> StepOptions:
+    """The options of a step where they are not its own, as `Step` has encoded them. Raises NotDeserializable, TypeError."""
+    given: dict[str, Any] = PICKLE.decode(options)  # type: ignore[assignment]
+    return StepOptions(**given)
