@@ -13,12 +13,14 @@ from rich.padding import Padding
 from rich.text import Text
 from rich.tree import Tree
 
+from ..._ids import ActorId
 from ..._info import ActorInfo, DeadLetterInfo, Waiting
 from .._tree import LEFT_OUT, MAX_DEPTH, MAX_NODES, Group, Node, inline, json_of, printable
 from .._view import ActorView, LetterView, MessageView
 from ._screen import ago, console, counted, due, facts, key_text, status_text, table, when
 
 ONE_LINE: Final = 88  # characters of a value that is shown on one line
+CHILDREN_SHOWN: Final = 20  # of one actor, for people
 MAX_PARTS: Final = 24  # of one value that are shown, for people
 
 
@@ -57,13 +59,20 @@ def _remark(info: ActorInfo) -> Text:
 
 def _waiting(waiting: Waiting) -> str:
     until = "" if waiting.until is None else f" {due(waiting.until)}"
-    return f"{waiting.kind} {printable(waiting.name)}".rstrip() + until
+    name = printable(waiting.name)
+    return (name if name.startswith(waiting.kind) else f"{waiting.kind} {name}".rstrip()) + until
 
 
 def json_of_info(info: ActorInfo) -> dict[str, object]:
     """An info as JSON."""
     told: dict[str, object] = {"type": info.id.type, "key": info.id.key, **info._asdict(), "cursor": info.cursor._asdict()}
     del told["id"]
+    told["waits"] = [waiting._asdict() for waiting in info.waits]
+    told["timers"] = [timer._asdict() for timer in info.timers]
+    told["parent"] = None if info.parent is None else info.parent._asdict()
+    told["children"] = [
+        {**child.id._asdict(), "restarts": child.restarts, "on_parent_close": child.on_parent_close} for child in info.children
+    ]
     return told
 
 
@@ -104,6 +113,13 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
         yield "turns", f"{info.turn:,}"
         yield "cursor", f"event {info.cursor.event:,}, interrupt {info.cursor.interrupt:,}"
         yield "incarnation", info.incarnation
+    if info.parent is not None:
+        yield "child of", _address(info.parent)
+    for child in info.children[:CHILDREN_SHOWN]:
+        again = f", begun again {counted(child.restarts, 'time')}" if child.restarts else ""
+        yield "child", f"{_address(child.id)}{again}; at this actor's end: {child.on_parent_close}"
+    if len(info.children) > CHILDREN_SHOWN:
+        yield "children", f"{len(info.children) - CHILDREN_SHOWN:,} more, see --json"
     for waiting in info.waits:
         yield "waits for", _waiting(waiting) + (f", since {when(waiting.since)}" if waiting.since else "")
     for timer in info.timers:
@@ -114,6 +130,10 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
     if view.dead_letters:
         command = f"perdure dead-letters list {info.id.type} {key_text(info.id.key)}"
         yield "dead letters", Text(f"{view.dead_letters:,}, see: {command}", "yellow")
+
+
+def _address(actor: ActorId) -> str:
+    return f"{actor.type}/{key_text(actor.key)}"
 
 
 def _mailbox(info: ActorInfo) -> str:
