@@ -8,6 +8,7 @@ the actor's own code with recorded steps, so it goes on after a crash where it w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, final
 
@@ -18,26 +19,25 @@ from ._failure import Failure
 from ._outcome_errors import CompensationFailed, StepFailed
 from ._outcomes import hold_back
 from ._records import Outcome, Raised, Value
-from ._step import UNDOING, Compensated, Step, Undoing, Unknown
+from ._step import UNDOING, Compensated, Step, Unknown
 
 P = ParamSpec("P")
 
 
 @final
 class _Entry:
-    """A call that may have to be undone by `step`; `undoes` is the one that it is the compensation of, with its idempotency key.
+    """A call that may have to be undone, by `step`; `undoes` is what that is the compensation of: a step's name, an idempotency key.
 
-    `heard` is done when it is known how that has ended, or known that it will not be known; `caller` is the task that waits for it.
+    `is_heard` is whether it is known how that has ended, or known that it will not be known; then `outcome` says it.
     """
 
-    __slots__ = ("arguments", "caller", "heard", "outcome", "step", "undoes")
+    __slots__ = ("arguments", "is_heard", "outcome", "step", "undoes")
 
     def __init__(self, step: Step[..., Any], arguments: tuple[Any, Any], undoes: tuple[str, str] | None = None) -> None:
         self.step: Final = step
         self.arguments: Final = arguments
         self.undoes: Final = undoes
-        self.caller: Final = asyncio.current_task()
-        self.heard: asyncio.Future[None] | None = None  # made when somebody waits for it
+        self.is_heard = undoes is None
         self.outcome: Outcome | None = None
 
     @property
@@ -57,17 +57,29 @@ class _Entry:
 
 
 @final
+class _Running:
+    """A step, or a saga, that has begun inside a saga and has not ended: by which task. `ended` is made when somebody waits for it."""
+
+    __slots__ = ("caller", "ended")
+
+    def __init__(self) -> None:
+        self.caller: Final = asyncio.current_task()
+        self.ended: asyncio.Future[None] | None = None
+
+
+@final
 class Saga:
     """What is to be undone if the block is left by an error. Made by `saga()`."""
 
     __module__ = "perdure.actors"
-    __slots__ = ("_around", "_coroutines", "_entries", "_is_left", "_running")
+    __slots__ = ("_around", "_coroutines", "_entries", "_in_around", "_is_left", "_running")
 
     def __init__(self) -> None:
         self._coroutines: Final = ambient("saga()")[0]
         self._entries: list[_Entry] = []
-        self._running: dict[int, _Entry] = {}  # steps whose end has not been heard of, in the order in which they were asked for
-        self._around: Undoing | None = None
+        self._running: dict[_Running, None] = {}  # in the order in which they began
+        self._around: Saga | None = None
+        self._in_around: _Running | None = None
         self._is_left = False
 
     def __repr__(self) -> str:
@@ -77,86 +89,110 @@ class Saga:
         """Let a step be run if the saga is undone, before those that were registered earlier. Raises WrongArguments, NotSerializable."""
         self._entries.append(_Entry(step, step.call.decode_call(step.call.encode_call(args, kwargs))))
 
-    def expect(self, step: Step[..., Any], payload: bytes, key: str) -> Any:
-        """As `Undoing.expect`. Raises CancelledError once the saga has been left: nothing that begins now would ever be undone."""
+    # --- what begins inside ---
+
+    def admit(self) -> None:
+        """As `Undoing.admit`."""
         if self._is_left:
             raise asyncio.CancelledError("the saga around it has been left")
-        assert step.given.compensate is not None
-        entry = _Entry(step.given.compensate, step.call.decode_call(payload), (step.name, key))
-        self._entries.append(entry)
-        self._running[id(entry)] = entry
+
+    def expect(self, step: Step[..., Any], payload: bytes, key: str) -> Callable[[Outcome | None], None]:
+        """As `Undoing.expect`."""
+        running = self._begin()
+        entry: _Entry | None = None
+        if step.given.compensate is not None:
+            entry = _Entry(step.given.compensate, step.call.decode_call(payload), (step.name, key))
+            self._entries.append(entry)
 
         def hear(outcome: Outcome | None) -> None:
-            del self._running[id(entry)]
-            entry.outcome = outcome
-            if entry.heard is not None:
-                entry.heard.set_result(None)
+            if entry is not None:
+                entry.is_heard, entry.outcome = True, outcome
+            self._end(running)
 
         return hear
 
+    def _begin(self) -> _Running:
+        running = _Running()
+        saga: Saga | None = self
+        while saga is not None:
+            saga._running[running] = None
+            saga = saga._around
+        return running
+
+    def _end(self, running: _Running) -> None:
+        saga: Saga | None = self
+        while saga is not None:
+            saga._running.pop(running, None)
+            saga = saga._around
+        if running.ended is not None:
+            running.ended.set_result(None)
+
+    # --- the block ---
+
     async def __aenter__(self) -> Self:
-        self._around = UNDOING.get()
+        around = UNDOING.get()
+        if isinstance(around, Saga):
+            around.admit()
+            self._around, self._in_around = around, around._begin()
         UNDOING.set(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         UNDOING.set(self._around)
-        self._is_left = True
         if self._coroutines.evicted or isinstance(error, GeneratorExit):
             return
-        is_well = error is None or isinstance(error, ContinueAsNew)
-        if is_well and not self._running:
-            self._hand_over()
-            return
-        if not self._entries:
-            return
-        undone = list(self._running.values()) if is_well else self._entries
-        self._coroutines.undoing += 1
         try:
-            held = await self._release()
-            errors, held = await self._undo(undone, held)
+            await self._leave(error)
         finally:
-            self._coroutines.undoing -= 1
+            if self._around is not None and self._in_around is not None:
+                self._around._end(self._in_around)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        self._is_left = True
+        around = self._around
+        is_well = (error is None or isinstance(error, ContinueAsNew)) and not (around is not None and around._is_left)
+        undone = [entry for entry in self._entries if not entry.is_heard] if is_well else self._entries  # nobody has waited for those
+        if undone or self._running:
+            self._coroutines.undoing += 1
+            try:
+                await self._undo_all(undone, error)
+            finally:
+                self._coroutines.undoing -= 1
+        if is_well and around is not None:
+            around._entries += [entry for entry in self._entries if entry not in undone]  # it would have to undo what was done in this one
+
+    async def _undo_all(self, entries: list[_Entry], error: BaseException | None) -> None:
+        held = await self._release()
+        errors: list[StepFailed] = []
+        for entry in reversed(entries):
+            if entry.is_needed:
+                outcome, cancelled = await self._undo(entry)
+                held = held or cancelled
+                if outcome is not None:
+                    errors.append(outcome)
         if errors:
             raise CompensationFailed(self._coroutines.require_turn("saga").actor, errors) from error
         if held is not None:
             raise held
-        if is_well:
-            self._entries = [entry for entry in self._entries if entry not in undone]
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        """It has ended well: a saga around it would have to undo what was done in it."""
-        if isinstance(self._around, Saga):
-            self._around._entries += self._entries
 
     async def _release(self) -> asyncio.CancelledError | None:
-        """Cancel the steps that nobody waits for any more, and hear how they end."""
+        """Cancel whoever is still at work inside, and hear how that ends; returns a cancel that was held back."""
         held: asyncio.CancelledError | None = None
-        for entry in list(self._running.values()):
-            if entry.caller is not None:
-                entry.caller.cancel("the saga around it has been left")
+        for caller in dict.fromkeys(running.caller for running in self._running):
+            if caller is not None and caller is not asyncio.current_task():
+                caller.cancel("the saga around it has been left")
         while self._running:
-            entry = next(iter(self._running.values()))
-            entry.heard = asyncio.get_running_loop().create_future()
-            held = await hold_back(entry.heard) or held
+            running = next(iter(self._running))
+            running.ended = running.ended or asyncio.get_running_loop().create_future()
+            held = await hold_back(running.ended) or held
         return held
 
-    async def _undo(
-        self, entries: list[_Entry], held: asyncio.CancelledError | None
-    ) -> tuple[list[StepFailed], asyncio.CancelledError | None]:
-        """Run the compensations, the latest first; returns those that failed for good, and a cancel that was held back."""
-        errors: list[StepFailed] = []
-        for entry in reversed(entries):
-            if not entry.is_needed:
-                continue
-            step, (args, kwargs) = entry.step, entry.arguments
-            payload, request = step.ask(self._coroutines, args, kwargs, entry.compensated())
-            outcome, cancelled = await self._coroutines.outcomes.wait_to_the_end(request, step.name)
-            held = held or cancelled
-            if isinstance(outcome, Raised):
-                errors.append(self._put_aside(step, payload, outcome.failure))
-        return errors, held
+    async def _undo(self, entry: _Entry) -> tuple[StepFailed | None, asyncio.CancelledError | None]:
+        """Run one compensation; returns its failure, if it has failed for good, and a cancel that was held back."""
+        step, (args, kwargs) = entry.step, entry.arguments
+        payload, request = step.ask(self._coroutines, args, kwargs, entry.compensated())
+        outcome, held = await self._coroutines.outcomes.wait_to_the_end(request, step.name)
+        return (self._put_aside(step, payload, outcome.failure) if isinstance(outcome, Raised) else None), held
 
     def _put_aside(self, step: Step[..., Any], payload: bytes, failure: Failure) -> StepFailed:
         error = failure.revive()

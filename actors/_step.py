@@ -57,8 +57,12 @@ DEFAULTS: Final = StepOptions()
 class Undoing(Protocol):
     """Who undoes what the steps that are called within it have done."""
 
+    def admit(self) -> None:
+        """A step is about to be asked for. Raises CancelledError if nobody would undo it any more."""
+        ...
+
     def expect(self, step: Step[..., Any], payload: bytes, key: str) -> Callable[[Outcome | None], None]:
-        """A step with a compensation is about to be asked for, under an idempotency key; returns what is to be told how it has ended."""
+        """A step has been asked for in this turn, under an idempotency key; returns what is to be told how it has ended."""
         ...
 
 
@@ -118,8 +122,10 @@ class Step(Generic[P, R_co]):
         coroutines = AMBIENT.get(None)
         if coroutines is None:
             return await self._run_here(args, kwargs)  # type: ignore[no-any-return]
+        undoing = UNDOING.get()
+        if undoing is not None:
+            undoing.admit()
         payload, request = self.ask(coroutines, args, kwargs)
-        undoing = None if self.given.compensate is None else UNDOING.get()
         hear: Callable[[Outcome | None], None] = _nobody_hears
         if undoing is not None:
             hear = undoing.expect(self, payload, idempotency_key_of(coroutines.require_turn(self.name).actor, request))

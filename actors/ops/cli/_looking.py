@@ -113,13 +113,7 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
         yield "turns", f"{info.turn:,}"
         yield "cursor", f"event {info.cursor.event:,}, interrupt {info.cursor.interrupt:,}"
         yield "incarnation", info.incarnation
-    if info.parent is not None:
-        yield "child of", _address(info.parent)
-    for child in info.children[:CHILDREN_SHOWN]:
-        again = f", begun again {counted(child.restarts, 'time')}" if child.restarts else ""
-        yield "child", f"{_address(child.id)}{again}; at this actor's end: {child.on_parent_close}"
-    if len(info.children) > CHILDREN_SHOWN:
-        yield "children", f"{len(info.children) - CHILDREN_SHOWN:,} more, see --json"
+    yield from _family(info)
     for waiting in info.waits:
         yield "waits for", _waiting(waiting) + (f", since {when(waiting.since)}" if waiting.since else "")
     for timer in info.timers:
@@ -130,6 +124,16 @@ def _facts(view: ActorView) -> Iterator[tuple[str, str | Text]]:
     if view.dead_letters:
         command = f"perdure dead-letters list {info.id.type} {key_text(info.id.key)}"
         yield "dead letters", Text(f"{view.dead_letters:,}, see: {command}", "yellow")
+
+
+def _family(info: ActorInfo) -> Iterator[tuple[str, str]]:
+    if info.parent is not None:
+        yield "child of", _address(info.parent)
+    for child in info.children[:CHILDREN_SHOWN]:
+        again = f", begun again {counted(child.restarts, 'time')}" if child.restarts else ""
+        yield "child", f"{_address(child.id)}{again}; at this actor's end: {child.on_parent_close}"
+    if len(info.children) > CHILDREN_SHOWN:
+        yield "children", f"{len(info.children) - CHILDREN_SHOWN:,} more, see --json"
 
 
 def _address(actor: ActorId) -> str:
