@@ -249,10 +249,11 @@ class Coroutines:
         if definition.child_exit is not None:
             exit_ = ChildExit(child, envelope.name, error)
             self._context.copy().run(definition.child_exit.function, instance, exit_)
-        if envelope.kind is Kind.ESCALATE and error is not None and not self.outcomes.awaits_result(child):
+        is_heard = self.outcomes.awaits_result(child) or (definition.child_exit is not None and self._workflow is None)
+        if envelope.kind is Kind.ESCALATE and error is not None and not is_heard:
             failure = ChildFailed(child, turn.actor, f"{type(error).__name__}: {error}")
             failure.__cause__ = error
-            self._look_after(failure, turn)
+            self._look_after(failure, turn, "(a child)")
 
     # --- endings ---
 
@@ -286,14 +287,14 @@ class Coroutines:
         outcome = handler_outcome(slot.task, slot.handler, slot.envelope, turn.actor, self._closing)
         self._endings.append(Ending(slot.seq, slot.envelope, outcome, partly=isinstance(outcome, Raised)))
 
-    def _look_after(self, error: BaseException, turn: Turn) -> None:
-        """A task has failed that nobody awaits: the workflow fails with it, or it is put aside where there is none."""
+    def _look_after(self, error: BaseException, turn: Turn, whose: str = "(a task)") -> None:
+        """A task, or a child, has failed that nobody awaits: the workflow fails with it, or it is put aside where there is none."""
         if self._workflow is not None and not self._workflow[0].done():
             self._error = error
             self._workflow[0].cancel()
             self.loop.run()
         else:
-            stray = Envelope(id=MessageId(turn.incarnation), kind=Kind.EVENT, name="(a task)", payload=b"")
+            stray = Envelope(id=MessageId(turn.incarnation), kind=Kind.EVENT, name=whose, payload=b"")
             self._endings.append(Ending(0, stray, Raised(Failure.of(error)), partly=True))
 
     # --- the end of a life ---

@@ -64,6 +64,8 @@ class Families:
         if row is None:
             return
         draft.drop_child(row.id)
+        if envelope.name == Status.FAILED.name.lower():
+            logger.warning("%s: its child %s/%s has failed for good", activation.actor, row.type, row.key)
         if _is_to_be_judged(envelope):
             self._tell_child(activation.actor, row, Kind.SETTLE)
 

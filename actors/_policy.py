@@ -115,8 +115,9 @@ class Supervision(msgspec.Struct, frozen=True):
     `directives` says it by the class of the error, the nearest class first; `otherwise` for the others. "restart": begin the child again
     from its arguments, with a fresh state, after `backoff`. "resume": where a message was at fault, put it aside and let the child go on
     with the next one; a workflow that has raised has nothing to go on with, and is stopped. "stop": it stays failed, and its parent is
-    told. "escalate": the failure is its parent's own, unless that waits for the child's result. A restart beyond `max_restarts` `within`
-    that time escalates instead; the times are durable. Raises DefinitionError for values that make no sense.
+    told. "escalate": the failure is its parent's own, unless that waits for the child's result, or has no workflow at work and hears of it
+    in @on_child_exit. A restart beyond `max_restarts` `within` that time escalates instead; the times are durable. Raises DefinitionError
+    for values that make no sense.
     """
 
     max_restarts: int = 3
