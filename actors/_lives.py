@@ -81,9 +81,12 @@ class Lives:
             self._books.stay(activation, item, turn, msgspec.structs.replace(standing, successor=item.envelope))
             return False
         self._books.skip(activation, item, turn)
-        taken = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False))
-        self.families.tell_refused(activation.actor, item.envelope, taken)
+        self._refuse_child(activation, item.envelope)
         return False
+
+    def _refuse_child(self, activation: Activation, envelope: Envelope) -> None:
+        taken = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False))
+        self.families.tell_refused(activation.actor, envelope, taken)
 
     def _restart(self, activation: Activation, envelope: Envelope) -> None:
         """End this life, whatever it is at, for one that a message begins: with nothing but the messages and signals that wait."""
@@ -94,6 +97,8 @@ class Lives:
         parent, draft.parent = draft.parent, None
         if parent is not None and not snapshot.status.is_end:
             self.families.tell_ended(activation.actor, parent, ended)
+        if draft.successor is not None:
+            self._refuse_child(activation, draft.successor)
         awaiters = draft.run.awaiters if draft.run is not None else []
         draft.run = draft.successor = None
         self._start_over(activation, draft, first_incarnation(activation.actor, envelope.id))
