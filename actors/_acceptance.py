@@ -109,6 +109,8 @@ class Acceptance:
             and activation.snapshot is None
             and (envelope.kind is not Kind.ORPHAN or not len(activation.mailbox))
         ):
+            if envelope.kind is Kind.CHILD_EXIT:
+                self._settlement.lives.families.disown(activation.actor, envelope)
             return  # it was deleted meanwhile
         seq = activation.mailbox.append(envelope)
         if delivery.answered is not None:

@@ -79,11 +79,22 @@ class Books:
         self.skip(activation, item, turn)
         self.discharge(item.envelope.id)
 
-    def post(self, activation: Activation, kind: Kind, name: str, now: float, *, payload: bytes = b"", due: float = 0.0) -> None:
-        """Put a message of the host's own into the actor's mailbox."""
+    def post(
+        self,
+        activation: Activation,
+        kind: Kind,
+        name: str,
+        now: float,
+        *,
+        payload: bytes = b"",
+        due: float = 0.0,
+        asker: tuple[str, str, bytes] | None = None,
+    ) -> None:
+        """Put a message of the host's own into the actor's mailbox; `asker` is the actor that it is asked for."""
         assert activation.mailbox is not None
         message = MessageId(self.epoch.entropy.token())
-        activation.mailbox.append(Envelope(id=message, kind=kind, name=name, payload=payload, sent_at=now, due=due))
+        envelope = Envelope(id=message, kind=kind, name=name, payload=payload, ask=asker is not None, sent_at=now, asker=asker, due=due)
+        activation.mailbox.append(envelope)
         self.touch(activation, len(payload) + 100)
 
     def send(

@@ -44,6 +44,7 @@ class Families:
         row = self._row(activation, item.envelope)
         if row is None:
             self._books.drop(activation, item, turn)
+            self.disown(activation.actor, item.envelope)
             return None
         verdict = self._judge(activation, row, item.envelope, turn) if _is_to_be_judged(item.envelope) else None
         if verdict is not None and verdict.directive == "restart":
@@ -69,6 +70,12 @@ class Families:
         if _is_to_be_judged(envelope):
             self._tell_child(activation.actor, row, Kind.SETTLE)
 
+    def disown(self, parent: ActorId, envelope: Envelope) -> None:
+        """A child has ended that is none of this actor's: if its failure waits to be judged, nobody will, and it stays so."""
+        if envelope.parent is not None and envelope.sender is not None and _is_to_be_judged(envelope):
+            child = ActorId(*envelope.sender.split("/", 1))
+            self._books.send(parent, child, Kind.SETTLE, Kind.SETTLE.name.lower(), envelope.parent)
+
     def part(self, activation: Activation, draft: StandingDraft) -> None:
         """The parent's life has ended: so do its children, each as was said when it was spawned."""
         for row in list((activation.children or {}).values()):
@@ -81,7 +88,7 @@ class Families:
         if row is None or parent is None:
             return None
         # A failure of an earlier life has been judged; any other end is for good, also where it has crossed the order to begin again.
-        return row if row.life == parent.life or envelope.name != Status.FAILED.name.lower() else None
+        return row if row.life == parent.life or not _is_to_be_judged(envelope) else None
 
     def _judge(self, activation: Activation, row: ChildRow, envelope: Envelope, turn: Turn) -> Verdict:
         outcome, policy = OUTCOME.unpack(envelope.payload), activation.definition.supervise
@@ -115,8 +122,8 @@ class Families:
 
     def tell_refused(self, child: ActorId, spawned: Envelope, refused: Raised) -> None:
         """Tell the parent that its child could not begin: there is nothing to begin again."""
-        assert spawned.parent is not None
-        self.tell_parent(child, msgspec.structs.replace(spawned.parent, supervised=False), Status.FAILED, refused)
+        if spawned.parent is not None:
+            self.tell_parent(child, msgspec.structs.replace(spawned.parent, supervised=False), Status.FAILED, refused)
 
     def tell_ended(self, child: ActorId, parent: Parent, ended: Ended) -> None:
         """The same of a life's end."""

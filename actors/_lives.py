@@ -16,10 +16,10 @@ from ._books import Books
 from ._define import Definition
 from ._digest import digest
 from ._endings import Continued, Ended, Ending, LifeEnd, Renewed
-from ._envelope import Awaiter, Envelope, Form, Kind
+from ._envelope import Awaiter, Envelope, Form, Kind, Parent
 from ._errors import ActorNotFound
 from ._families import Families, outcome_for
-from ._ids import ActorId, Incarnation, continued, first_incarnation, renewed, sent_id
+from ._ids import ActorId, Incarnation, MessageId, continued, first_incarnation, life_of, renewed, sent_id
 from ._mailbox import Item
 from ._outcome_errors import ActorCancelled, WorkflowAlreadyStarted, WorkflowNotStarted
 from ._persistence import delete_quarantine
@@ -134,7 +134,8 @@ class Lives:
         run, parent = draft.run or Run(b""), draft.parent
         if parent is not None:
             self.families.tell_ended(activation.actor, parent, ended)
-            if parent.supervised and ended.status is Status.FAILED and draft.run is not None:
+            is_judged = parent.supervised and self._books.epoch.registry.serves(parent.type)
+            if is_judged and ended.status is Status.FAILED and draft.run is not None:
                 draft.run = msgspec.structs.replace(run, outcome=ended.outcome, held=True, again=None)
                 activation.settle(Status.IDLE, draft.record(), now)
                 self._books.touch(activation, 100)
@@ -161,15 +162,19 @@ class Lives:
 
     def _settle(self, activation: Activation, draft: StandingDraft, run: Run, ended: Ended, now: float) -> None:
         draft.run = Run(run.arguments, ended.outcome)
-        signals = draft.drop_signals()
         successor, draft.successor = draft.successor, None
+        signals = draft.drop_signals() if successor is None else []  # as in any life that follows another, they are kept
         activation.settle(ended.status, draft.record(), now)
         self._books.touch(activation, draft.size + 100)
-        self._tell_awaiters(activation, draft, run.awaiters, ended.outcome)
+        its_own = [awaiter for awaiter in run.awaiters if not _is_for_successor(awaiter, successor)]
+        self._tell_awaiters(activation, draft, its_own, ended.outcome)
         for signal in signals:
             self._books.turn_away(activation, signal.seq, signal.envelope, now)
         if successor is not None and activation.mailbox is not None:
             activation.mailbox.append(successor)
+            for awaiter in run.awaiters:
+                if awaiter not in its_own:
+                    self._books.post(activation, Kind.RESULT, "result", now, asker=awaiter.asker)
         self._books.tell_readers(activation)
 
     def _tell_awaiters(self, activation: Activation, draft: StandingDraft | None, awaiters: list[Awaiter], outcome: Outcome) -> None:
@@ -209,6 +214,7 @@ class Lives:
         else:
             if parent is None or run is None or parent.id != envelope.parent.id or envelope.parent.life <= parent.life:
                 self._books.drop(activation, item, turn)
+                self._tell_successor(activation, envelope.parent, envelope.kind)
                 return True
             if activation.status.is_end:
                 self._books.drop(activation, item, turn)
@@ -267,11 +273,23 @@ class Lives:
         """
         parent = activation.standing.parent
         if envelope.parent is None or parent is None or parent.id != envelope.parent.id:
+            if envelope.parent is not None:
+                self._tell_successor(activation, envelope.parent, envelope.kind)
             return False
         activation.rearm(msgspec.structs.replace(activation.standing, parent=None))
         self._books.touch(activation, 100)
         self.settle_failure(activation, now)
         return True
+
+    def _tell_successor(self, activation: Activation, parent: Parent, kind: Kind) -> None:
+        """What a parent says to a child that is still to begin, where another life has not yet ended."""
+        successor = activation.standing.successor
+        if successor is None or successor.parent is None or successor.parent.id != parent.id:
+            return
+        begun = kind is Kind.RENEW or kind is Kind.ORPHAN
+        follows = msgspec.structs.replace(successor, parent=parent if kind is Kind.RENEW else None) if begun else None
+        activation.rearm(msgspec.structs.replace(activation.standing, successor=follows))
+        self._books.touch(activation, 100)
 
     # --- ends that somebody asks for ---
 
@@ -314,6 +332,10 @@ class Lives:
         self.families.part(activation, draft)
         if standing.parent is not None and not activation.status.is_end:
             self.families.tell_parent(activation.actor, standing.parent, Status.CANCELLED, refusal(error))
+        waiting = [] if activation.mailbox is None else [item.envelope for item in activation.mailbox.waiting()]
+        for envelope in (standing.successor, *waiting):
+            if envelope is not None and envelope.kind is Kind.SPAWN:
+                self.families.tell_refused(activation.actor, envelope, refusal(error))
         self._tell_awaiters(activation, draft, standing.run.awaiters if standing.run is not None else [], refusal(error))
 
     # --- results ---
@@ -341,6 +363,15 @@ class Lives:
             if delivery.answered is not None:
                 waiting = [future for future in self._books.epoch.awaiting.get(activation.actor, ()) if not future.done()]
                 self._books.epoch.awaiting[activation.actor] = [*waiting, delivery.answered]
+
+
+def _is_for_successor(awaiter: Awaiter, successor: Envelope | None) -> bool:
+    """Whether a result was asked for by the parent of the child that is to follow, and after it spawned that one."""
+    parent = None if successor is None else successor.parent
+    if parent is None or awaiter.asker is None or awaiter.asker[:2] != (parent.type, parent.key):
+        return False
+    asked = MessageId(awaiter.asker[2])
+    return life_of(asked) == life_of(parent.id) and asked > parent.id
 
 
 def arguments_digest(definition: Definition, envelope: Envelope) -> bytes:

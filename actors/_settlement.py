@@ -178,7 +178,8 @@ class Settlement:
         if activation.definition.on_poison != "stop":
             return
         parent = activation.standing.parent
-        policy = None if parent is None or not parent.supervised else self._epoch.registry.require(parent.type).supervise
+        is_judged = parent is not None and parent.supervised and self._epoch.registry.serves(parent.type)
+        policy = self._epoch.registry.require(parent.type).supervise if parent is not None and is_judged else None
         if policy is None or policy.directive(failure.revive()) != "resume":
             self.books.post(activation, Kind.POISONED, name, turn.time, payload=OUTCOME.pack(Raised(failure)))
 
