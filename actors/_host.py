@@ -153,6 +153,7 @@ class Host:
                 self.dispatcher.stop()
                 self._alarms.stop()
                 self._steps.stop()
+                self._steps.hand_in()
                 with anyio.move_on_after(DRAIN_WITHIN):  # a full disk may keep it for ever, and nobody was told that it is safe
                     await self.epoch.commit.settled()
                 tasks.cancel_scope.cancel()

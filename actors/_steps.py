@@ -225,6 +225,13 @@ class Steps:
             if work.alarm is not None:
                 work.alarm.cancel()
 
+    def hand_in(self) -> None:
+        """Attempts that are cut off by an orderly stop may have done their work: the next host is to know."""
+        for work in self._works.values():
+            if work.started and not work.row.uncertain:
+                work.row = msgspec.structs.replace(work.row, uncertain=True)
+                self._store(work)
+
     async def _look_after(self) -> None:
         waiting, self._waiting = self._waiting, []
         for work in waiting:
