@@ -79,6 +79,7 @@ class Coroutines:
         "evicted",
         "loop",
         "outcomes",
+        "sagas",
         "turn",
         "undoing",
     )
@@ -88,6 +89,7 @@ class Coroutines:
         self.turn: Turn | None = None
         self.end: LifeEnd | None = None  # in this turn
         self._closing: Closing | None = None
+        self.sagas = 0  # that are open
         self.undoing = 0  # sagas that are being undone: their time to clean up does not end before they have
         self._endings: list[Ending] = []
         self._context = contextvars.Context()
@@ -152,7 +154,7 @@ class Coroutines:
         loop = self.loop
         if loop.at_rest:
             self.outcomes.forget()
-            self.undoing = 0
+            self.sagas = self.undoing = 0
             loop.begin_at(int.from_bytes(turn.incarnation[:4], "big"))
         try:
             with loop.at(turn.time):
@@ -290,9 +292,11 @@ class Coroutines:
     def _look_after(self, error: BaseException, turn: Turn, whose: str = "(a task)") -> None:
         """A task, or a child, has failed that nobody awaits: the workflow fails with it, or it is put aside where there is none."""
         if self._workflow is not None and not self._workflow[0].done():
-            self._error = error
-            self._workflow[0].cancel()
-            self.loop.run()
+            is_cleaning_up = self._closing is not None or self._error is not None
+            self._error = self._error or error
+            if not is_cleaning_up:
+                self._workflow[0].cancel()
+                self.loop.run()
         else:
             stray = Envelope(id=MessageId(turn.incarnation), kind=Kind.EVENT, name=whose, payload=b"")
             self._endings.append(Ending(0, stray, Raised(Failure.of(error)), partly=True))
@@ -300,8 +304,9 @@ class Coroutines:
     # --- the end of a life ---
 
     def _ask_to_end(self, definition: Definition, closing: Closing, turn: Turn) -> None:
-        """Cancel the workflow, and the handler at work; while they clean up, further wishes are held back."""
+        """Cancel the workflow, and the handler at work; while they clean up, nobody is cancelled once more."""
         if self._closing is not None:
+            self._closing.heed(closing, turn.actor)
             return
         self._closing = closing
         self._give_time(closing, definition)
@@ -344,6 +349,11 @@ class Coroutines:
             self.loop.run()
             return True
         is_over = closing.overdue and closing.asked and not self.undoing
+        if is_over and 0 < self.sagas < closing.sagas:  # their time is over, but what was done is undone all the same
+            closing.sagas = self.sagas
+            self.loop.cancel_all(closing.reason)
+            self.loop.run()
+            return True
         if is_over or (end is not None and closing.swept and not self.loop.tasks()):
             self._end_life(closing, turn)
         return False

@@ -1,12 +1,13 @@
 """Endings: what a handler, a workflow, and with it a life of the actor, comes to.
 
 A life that ends does so once: what still waits is asked to end, has a time to clean up, and is then left behind; further wishes to end it
-are held back meanwhile.
+interrupt nothing, and decide only whether another life follows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from typing import Final, NamedTuple, TypeAlias, final
 
@@ -71,18 +72,19 @@ class Closing:
     """The end of a life under way. `end` is what it comes to, None while the workflow has not ended.
 
     `verdict` is what it comes to if it lets itself be cancelled. `asked` is whether handlers have been asked to end, `swept` whether all
-    other tasks have; `overdue` whether their time is over.
+    other tasks have; `overdue` whether their time is over; `sagas` how many were open when all tasks were cancelled because of that.
     """
 
-    __slots__ = ("alarm", "asked", "end", "overdue", "reason", "swept", "verdict")
+    __slots__ = ("alarm", "asked", "end", "overdue", "reason", "sagas", "swept", "verdict")
 
     def __init__(self, reason: str, verdict: LifeEnd | None = None) -> None:
-        self.reason: Final = reason
-        self.verdict: Final = verdict
+        self.reason = reason
+        self.verdict = verdict
         self.end: LifeEnd | None = None
         self.asked = False
         self.swept = False
         self.overdue = False
+        self.sagas = sys.maxsize
         self.alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -92,9 +94,22 @@ class Closing:
         """What the life comes to if it lets itself be cancelled: it was said for what, or it is cancelled and nothing else."""
         return self.verdict or Ended(refusal(ActorCancelled(actor, self.reason)), Status.CANCELLED)
 
+    def heed(self, later: Closing, actor: ActorId) -> None:
+        """Another wish to end the life: it counts where this one was to go on in another, and that is not wished any more."""
+        end = self.end or self.cancelled(actor)
+        wish = later.cancelled(actor)
+        if _finality(wish) <= _finality(end):
+            return
+        self.reason, self.verdict = later.reason, later.verdict
+        self.end = self.end and wish
+
     def expire(self) -> None:
         """The time to clean up is over."""
         self.overdue = True
+
+
+def _finality(end: LifeEnd) -> int:
+    return (Continued, Renewed, Ended).index(type(end))
 
 
 def handler_outcome(task: TurnTask, handler: Handler, envelope: Envelope, actor: ActorId, closing: Closing | None) -> Outcome | None:

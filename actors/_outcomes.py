@@ -24,7 +24,7 @@ STEP_ENDS_WITHIN: Final = 10.0  # seconds that a step, once it was asked to end,
 
 
 class Owner(Protocol):
-    """Whose coroutines wait."""
+    """Whose coroutines wait. `undoing` counts what their time to clean up does not end before."""
 
     @property
     def loop(self) -> TurnLoop:
@@ -35,6 +35,8 @@ class Owner(Protocol):
     def turn(self) -> Turn | None:
         """The turn that is being taken, if one is."""
         ...
+
+    undoing: int
 
     def require_turn(self, asked: str) -> Turn:
         """The turn that is being taken. Raises NotInActor, ActorEvicted."""
@@ -82,16 +84,22 @@ class Outcomes:
         held = await hold_back(future)
         return future.result(), held
 
-    async def wait_for_step(self, request: MessageId, name: str, heard: Callable[[Outcome | None], None]) -> Outcome:
+    async def wait_for_step(
+        self, request: MessageId, name: str, heard: Callable[[Outcome | None], None], *, in_saga: bool = False
+    ) -> Outcome:
         """Wait for a step's outcome. If that is cancelled, the step is asked to end, and how it ends is waited for before this raises.
 
-        `heard` is told the outcome in any case; None if it did not come in time.
+        `heard` is told the outcome in any case; None if it did not come in time. A saga around it has to hear of it before it is undone.
         """
         future = self._expect(request, RequestKind.STEP, name)
         try:
             outcome: Outcome = await future
         except asyncio.CancelledError:
-            heard(await self._end_of_step(future, request, name))
+            self._owner.undoing += in_saga
+            try:
+                heard(await self._end_of_step(future, request, name))
+            finally:
+                self._owner.undoing -= in_saga
             raise
         heard(outcome)
         return outcome

@@ -14,7 +14,7 @@ from ._coroutines import Coroutines
 from ._envelope import STARTS, Kind
 from ._epoch import Epoch
 from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler, WrongArguments
-from ._ids import continued, first_incarnation, life_of, renewed
+from ._ids import Incarnation, continued, first_incarnation, life_of, renewed
 from ._mailbox import Item
 from ._records import Status, Value
 from ._settlement import Settlement
@@ -159,8 +159,7 @@ class Performer:
         if envelope.kind is Kind.OUTCOME or envelope.kind is Kind.REPLY:
             return activation.coroutines is None or not activation.coroutines.outcomes.awaits(envelope.id)
         if envelope.kind is Kind.CONTINUE:  # perhaps it was restarted before it could go on
-            life = life_of(envelope.id)
-            return activation.snapshot is None or activation.snapshot.incarnation not in {continued(life), renewed(life)}
+            return _goes_on_no_more(activation, life_of(envelope.id))
         return False
 
     def _handle(self, activation: Activation, item: Item, turn: Turn) -> None:
@@ -237,3 +236,9 @@ class Performer:
         if charge is not None:
             self._settlement.books.discharge(activation.decoding)
         return instance
+
+
+def _goes_on_no_more(activation: Activation, life: Incarnation) -> bool:
+    """Whether an actor does not go on from a life any more: it was ended or begun anew meanwhile, or its parent has yet to speak."""
+    snapshot, is_over = activation.snapshot, activation.status.is_end or activation.standing.is_waiting
+    return is_over or snapshot is None or snapshot.incarnation not in {continued(life), renewed(life)}

@@ -135,10 +135,12 @@ class Saga:
             around.admit()
             self._around, self._in_around = around, around._begin()
         UNDOING.set(self)
+        self._coroutines.sagas += 1
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         UNDOING.set(self._around)
+        self._coroutines.sagas -= 1
         if self._coroutines.evicted or isinstance(error, GeneratorExit):
             return
         try:

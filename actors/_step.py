@@ -129,7 +129,7 @@ class Step(Generic[P, R_co]):
         hear: Callable[[Outcome | None], None] = _nobody_hears
         if undoing is not None:
             hear = undoing.expect(self, payload, idempotency_key_of(coroutines.require_turn(self.name).actor, request))
-        outcome = await coroutines.outcomes.wait_for_step(request, self.name, hear)
+        outcome = await coroutines.outcomes.wait_for_step(request, self.name, hear, in_saga=undoing is not None)
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
