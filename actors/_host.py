@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final, final
 
@@ -127,15 +128,23 @@ class Host:
 
     # --- life ---
 
-    async def run(self, started: Callable[[], None], pid: int, last: BreadcrumbFile | None) -> None:
-        """Live: recover, call `started`, take turns until `stop`, hand in what is done. Raises the store's error that ends the epoch."""
+    @property
+    def cut_off(self) -> AbstractSet[MessageId]:
+        """The steps that ran when the epoch ended: they may have done their work."""
+        return self._steps.cut_off
+
+    async def run(self, started: Callable[[], None], pid: int, last: BreadcrumbFile | None, cut_off: AbstractSet[MessageId]) -> None:
+        """Live: recover, call `started`, take turns until `stop`, hand in what is done. Raises the store's error that ends the epoch.
+
+        `last` and `cut_off` say what was under way in earlier epochs when they ended.
+        """
         error: BaseException | None = None
         self.epoch.watchdog.start()
         try:
             async with anyio.create_task_group() as tasks:
                 self._scope = tasks.cancel_scope
                 tasks.start_soon(self.epoch.commit.run)
-                await self._recover(pid, last)
+                await self._recover(pid, last, cut_off)
                 tasks.start_soon(self.dispatcher.loader.run)
                 tasks.start_soon(self._steps.run)
                 tasks.start_soon(self._suspicion.run)
@@ -189,7 +198,7 @@ class Host:
         self._steps.stop()
         self._scope.cancel()
 
-    async def _recover(self, pid: int, last: BreadcrumbFile | None) -> None:
+    async def _recover(self, pid: int, last: BreadcrumbFile | None, cut_off: AbstractSet[MessageId]) -> None:
         epoch = self.epoch
         before = await read_host(epoch.commit.overlay)
         if before is not None:
@@ -198,7 +207,8 @@ class Host:
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, found, epoch.clock.now())
         put_registry(epoch)
         put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
-        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, [] if last is None else last.found_steps())
+        interrupted = [] if last is None else last.found_steps()
+        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, interrupted, cut_off)
         epoch.commit.stage()
         await epoch.commit.settled()
         epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one

@@ -6,6 +6,7 @@ Recovery is the same after a clean stop, a crash, and a commit with an unknown o
 from __future__ import annotations
 
 import logging
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -50,14 +51,22 @@ async def read_and_charge(reads: Reads, batch: Batch, crumb: Crumb | None, now: 
     return {subject: charge for subject, charge in charges.items() if charge.at > now - FORGET_CHARGES_AFTER}
 
 
-async def read_and_charge_requests(reads: Reads, batch: Batch, interrupted: list[bytes]) -> list[tuple[ActorId, RequestRow]]:
-    """Everything that actors have asked for and that is not done; what ran when the last host died counts one more interrupted attempt."""
+async def read_and_charge_requests(
+    reads: Reads, batch: Batch, interrupted: list[bytes], cut_off: AbstractSet[MessageId]
+) -> list[tuple[ActorId, RequestRow]]:
+    """Everything that actors have asked for and that is not done; what ran when the last host died counts one more interrupted attempt.
+
+    What was cut off as an epoch of this host ended costs no attempt, but may have done its work.
+    """
     outstanding: list[tuple[ActorId, RequestRow]] = []
     charged = set(interrupted)
     async for actor, row in scan_requests(reads):
         if isinstance(row, DamagedRecord):
             logger.error("%s waits for something whose record is damaged: %s", actor, row)
             continue
+        if row.id in cut_off:
+            row = msgspec.structs.replace(row, uncertain=True)  # noqa: PLW2901  it is the same row
+            put_request(batch, suffix_of(actor), row)
         outstanding.append((actor, _charged(batch, actor, row) if row.id in charged else row))
     return outstanding
 

@@ -21,7 +21,7 @@ from ..storage import CommitUncertain, Limits, Store, open_store
 from ._breadcrumb import BreadcrumbFile, Breadcrumbs, NoBreadcrumbs
 from ._clock import Clock, SystemClock
 from ._errors import RuntimeNotRunning
-from ._ids import ActorId
+from ._ids import ActorId, MessageId
 from ._info import ActorInfo, DeadLetterInfo
 from ._marks import Workflow
 from ._records import Outcome, StreamRow, status_named
@@ -80,6 +80,7 @@ class Runtime:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._host: Host | None = None
         self._hosted = asyncio.Event()
+        self._cut_off: set[MessageId] = set()  # steps that ran when an epoch ended, until the next one has written that down
         self._ended = False
 
     @classmethod
@@ -248,6 +249,7 @@ class Runtime:
             if self._ended:
                 host.stop()
             self._host = host
+            self._cut_off = set()
             self._hosted.set()
             if not started:
                 started = True
@@ -283,8 +285,9 @@ class Runtime:
             breadcrumbs, last = self._breadcrumbs(fence.epoch)
             host = Host(store, fence, self._settings, breadcrumbs)
             try:
-                await host.run(lambda: begin(host), os.getpid(), last)
+                await host.run(lambda: begin(host), os.getpid(), last, self._cut_off)
             finally:
+                self._cut_off |= host.cut_off
                 self._host = None
                 self._hosted.clear()
                 await store.release(fence)

@@ -96,6 +96,7 @@ class Steps:
         self._works: dict[MessageId, Outstanding] = {}
         self._announced: dict[MessageId, tuple[ActorId, RequestRow]] = {}  # by turns that are not durable yet
         self._given_up: set[MessageId] = set()  # likewise
+        self.cut_off: set[MessageId] = set()  # what ran when the epoch ended
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[Outstanding] = []  # until `run` begins
@@ -355,6 +356,8 @@ class Steps:
         try:
             value = await self._call(work)
         except asyncio.CancelledError as cancelled:
+            if self._tasks is None:
+                self.cut_off.add(work.row.id)
             if work.expired:
                 return self._fail(work, TimeoutError(f"it took longer than {seconds:g} s"))
             if not self.is_wanted(work):
@@ -467,8 +470,11 @@ class Steps:
 
     def _store(self, work: Outstanding) -> None:
         if self.is_wanted(work):
-            put_request(self._epoch.commit.batch, suffix_of(work.actor), work.row)
-            self._epoch.commit.stage(len(work.row.payload) + 200)
+            row = work.row
+            if row.ending and work.started:  # a host that finds this row does not know how the attempt has ended
+                row = msgspec.structs.replace(row, uncertain=True)
+            put_request(self._epoch.commit.batch, suffix_of(work.actor), row)
+            self._epoch.commit.stage(len(row.payload) + 200)
 
     def _tell_idle(self) -> None:
         waiters, self._idle = self._idle, []

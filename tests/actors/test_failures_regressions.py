@@ -27,7 +27,8 @@ from perdure.actors import (
     wait_for_signal,
     workflow,
 )
-from perdure.actors.testing import World
+from perdure.actors.testing import CrashPoint, World
+from perdure.storage import CommitUncertain
 
 from .conftest import MakeWorld
 
@@ -424,3 +425,18 @@ async def test_an_attempt_that_a_stop_cut_off_may_have_been_it(tmp_path: Any) ->
             await runtime.ref(Deployed.run, "d").result()
 
     assert DONE == ["attempt", "attempt", "undo hesitate"]
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+async def test_an_attempt_that_an_epoch_cut_off_may_have_been_it(make_world: MakeWorld, nth: int) -> None:
+    world = await make_world(Deployed)
+    deployed = await world.start(Deployed.run, "d")
+    await gate("begun").wait()
+
+    world.crash_at(CrashPoint.BEFORE_COMMIT, nth)
+    for _ in range(3):
+        with suppress(CommitUncertain, ActorCancelled):
+            await deployed.cancel()
+            await deployed.result()
+
+    assert DONE[-1] == "undo hesitate"
