@@ -24,6 +24,8 @@ FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # w
 OF_ONE_LIFE: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
 OF_THE_LIVING: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})  # they make no actor
 
+OF_CHILDREN: Final = frozenset({Kind.RENEW, Kind.ORPHAN})
+
 
 @final
 class Acceptance:
@@ -107,7 +109,7 @@ class Acceptance:
         if (
             envelope.kind in OF_THE_LIVING
             and activation.snapshot is None
-            and (envelope.kind is not Kind.ORPHAN or not len(activation.mailbox))
+            and (envelope.kind not in OF_CHILDREN or not len(activation.mailbox))  # it is about to begin
         ):
             if envelope.kind is Kind.CHILD_EXIT:
                 self._settlement.lives.families.disown(activation.actor, envelope)

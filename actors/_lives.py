@@ -219,9 +219,9 @@ class Lives:
             if activation.status.is_end:
                 self._books.drop(activation, item, turn)
                 return True
-            activation.rearm(msgspec.structs.replace(standing, parent=envelope.parent))
             if not standing.is_waiting:
-                return False
+                return False  # and the turn says whose child it is now
+            activation.rearm(msgspec.structs.replace(standing, parent=envelope.parent))
         self._books.skip(activation, item, turn)
         self._hold(activation, envelope.due)
         self._renew_if_due(activation, turn)
@@ -295,12 +295,13 @@ class Lives:
 
     def cancel(self, activation: Activation, item: Item, turn: Turn) -> bool:
         """The actor is asked to end. Returns False if its code has to be asked."""
-        envelope = item.envelope
+        envelope, parent = item.envelope, activation.standing.parent
+        is_from_parent = envelope.parent is not None and parent is not None and envelope.parent.id == parent.id
+        if activation.status is Status.SUSPENDED and (envelope.parent is None or is_from_parent):
+            return False  # and the turn says that it has no parent any more
         is_for_it = envelope.parent is None or self.orphan(activation, envelope, turn.time)
         if activation.status.is_end or not is_for_it:
             self._books.skip(activation, item, turn)
-        elif activation.status is Status.SUSPENDED:
-            return False
         else:
             self._books.skip(activation, item, turn)
             reason = ActorCancelled(activation.actor, envelope.payload.decode())

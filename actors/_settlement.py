@@ -79,6 +79,8 @@ class Settlement:
             self.lives.note_beginning(activation, draft, item.envelope)
         elif kind is Kind.CHILD_EXIT or kind is Kind.ESCALATE:
             self.lives.families.dismiss(activation, draft, item.envelope)
+        elif item.envelope.parent is not None and (kind is Kind.CANCEL or kind is Kind.RENEW):
+            draft.parent = item.envelope.parent if kind is Kind.RENEW else None
         draft.apply(taken, turn)
         if taken.suspended:
             draft.log(item, taken, turn)

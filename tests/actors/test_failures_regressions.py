@@ -231,6 +231,45 @@ async def test_a_child_to_come_that_is_deleted_is_no_child(make_world: MakeWorld
     assert (await testator.info()).children == ()
 
 
+@durable_actor
+class Spinning:
+    """Its clean-up does not let its turn end, until it is mended."""
+
+    never = signal()
+
+    @workflow
+    async def run(self) -> None:
+        try:
+            await wait_for_signal(Spinning.never)
+        finally:
+            while not gate("mended").is_set():  # noqa: ASYNC110  it is to spin
+                await asyncio.sleep(0)
+
+
+@durable_actor
+class Ending:
+    """Has one child."""
+
+    @workflow
+    async def run(self) -> None:
+        spawn(Spinning.run, "s")
+        await asyncio.sleep(1e6)
+
+
+async def test_a_cancel_that_quarantines_a_child_still_counts_afterwards(make_world: MakeWorld) -> None:
+    world = await make_world(Spinning, Ending)
+    ending = await world.start(Ending.run, "e")
+    await world.settled()
+    await ending.cancel()
+    await world.settled()
+
+    gate("mended").set()
+    await world.ref(Spinning, "s").retry()
+    await world.settled()
+
+    assert (await world.ref(Spinning, "s").info()).status == "cancelled"
+
+
 # --- a parent whose type is not hosted ---
 
 
