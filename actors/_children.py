@@ -12,7 +12,7 @@ from ._coroutines import current_turn
 from ._envelope import Kind
 from ._ids import actor_id
 from ._marks import Workflow
-from ._ref import WorkflowRef
+from ._ref import WorkflowRef, child_ref
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -48,7 +48,8 @@ class Spawner:
         if key is not None:
             actor_id(definition.name, key)
         payload = handler.encode_call(args, kwargs)
-        return WorkflowRef(turn.spawn(handler, definition.name, key, payload, digest_of_call(args, kwargs), self._on_close))
+        child, request = turn.spawn(handler, definition.name, key, payload, digest_of_call(args, kwargs), self._on_close)
+        return child_ref(child, turn.actor, request)
 
     def options(self, *, on_parent_close: OnParentClose = "cancel") -> Spawner:
         """What becomes of the child when its parent ends, in whatever way: "cancel" it, "terminate" it, or "abandon" it to go on alone.

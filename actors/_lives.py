@@ -18,12 +18,13 @@ from ._digest import digest
 from ._endings import Continued, Ended, Ending, LifeEnd, Renewed
 from ._envelope import Awaiter, Envelope, Form, Kind, Parent
 from ._errors import ActorNotFound
+from ._failure import Failure
 from ._families import Families, outcome_for
 from ._ids import ActorId, Incarnation, MessageId, continued, first_incarnation, life_of, renewed, sent_id
 from ._mailbox import Item
 from ._outcome_errors import ActorCancelled, WorkflowAlreadyStarted, WorkflowNotStarted
 from ._persistence import delete_quarantine
-from ._records import Outcome, Raised, Run, Status, Value, refusal
+from ._records import Outcome, Raised, Run, Standing, Status, Value, refusal
 from ._standing import StandingDraft
 from ._telling import resolve
 from ._turn import Turn
@@ -83,6 +84,13 @@ class Lives:
         self._books.skip(activation, item, turn)
         self._refuse_child(activation, item.envelope)
         return False
+
+    def _not_the_child(self, activation: Activation, envelope: Envelope) -> Outcome:
+        """The outcome of a child that could not begin, since its key was taken, or that somebody else has begun anew."""
+        taken = WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False)
+        failed = Raised(Failure.of(taken))
+        parent = None if envelope.asker is None else Parent(*envelope.asker[:2], MessageId(envelope.payload), Kind.CANCEL)
+        return outcome_for(activation.actor, parent, envelope.asker, failed)
 
     def _refuse_child(self, activation: Activation, envelope: Envelope) -> None:
         taken = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False))
@@ -345,6 +353,10 @@ class Lives:
         """Tell the workflow's outcome to whoever asks for it, now or once it has ended."""
         standing, envelope = activation.standing, item.envelope
         run = standing.run
+        if envelope.payload and not _is_child_of(standing, envelope.payload):
+            self._books.skip(activation, item, turn)
+            self._books.telling.conclude(activation, item.seq, envelope, self._not_the_child(activation, envelope))
+            return
         if run is None or (run.outcome is not None and not standing.is_waiting):
             outcome = refusal(WorkflowNotStarted(activation.actor)) if run is None else run.outcome
             assert outcome is not None
@@ -364,6 +376,12 @@ class Lives:
             if delivery.answered is not None:
                 waiting = [future for future in self._books.epoch.awaiting.get(activation.actor, ()) if not future.done()]
                 self._books.epoch.awaiting[activation.actor] = [*waiting, delivery.answered]
+
+
+def _is_child_of(standing: Standing, spawned: bytes) -> bool:
+    """Whether the actor is, or is about to be, the child that a request of that id has made."""
+    following = None if standing.successor is None else standing.successor.parent
+    return any(parent is not None and parent.id == spawned for parent in (standing.parent, following))
 
 
 def _is_for_successor(awaiter: Awaiter, successor: Envelope | None) -> bool:

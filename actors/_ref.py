@@ -133,8 +133,11 @@ def decoding(port: Port | None) -> Generator[None, None, None]:
 
 
 class _Options(NamedTuple):
+    """How a reference is used; `spawned` is who made the actor a child, by which request, where `spawn` has returned the reference."""
+
     idempotency_key: str | None = None
     timeout: timedelta | None = None
+    spawned: tuple[ActorId, bytes] | None = None
 
 
 NO_OPTIONS: Final = _Options()
@@ -176,10 +179,9 @@ class ActorRef(Generic[A_co]):
         """
         if idempotency_key is not None:
             check_idempotency_key(self.id, idempotency_key)
-        key, patience = self._options
-        return type(self)(
-            self.id, self._port, _Options(key if idempotency_key is None else idempotency_key, patience if timeout is None else timeout)
-        )
+        key, patience, spawned = self._options
+        key, patience = key if idempotency_key is None else idempotency_key, patience if timeout is None else timeout
+        return type(self)(self.id, self._port, _Options(key, patience, spawned))
 
     @overload
     async def ask(self, handler: Event[A_co, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -346,7 +348,7 @@ class ActorRef(Generic[A_co]):
         payload = call.encode_call(args, kwargs)
         if self._options is NO_OPTIONS:
             return Request(self.id, kind, call.name, payload)
-        key, timeout = self._options
+        key, timeout, _ = self._options
         used_for = None if key is None else (key, _digest_of(call, payload))
         return Request(self.id, kind, call.name, payload, Form.CODEC, used_for, None if timeout is None else timeout.total_seconds())
 
@@ -364,8 +366,9 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
     __module__ = "perdure.actors"
     __slots__ = ()
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
-        return restore_workflow_ref, (self.id.type, self.id.key)
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        spawned = self._options.spawned
+        return restore_workflow_ref, (*self.id,) if spawned is None else (*self.id, *spawned[0], spawned[1])
 
     async def result(self) -> R_co:
         """What the workflow returned, now or once it has, in this or a later process.
@@ -376,7 +379,7 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
         run = self._registry().require(self.id.type).require_workflow()
         timeout = self._options.timeout
         seconds = None if timeout is None else timeout.total_seconds()
-        outcome = await self._asked(Request(self.id, Kind.RESULT, "result", b"", timeout=seconds))
+        outcome = await self._asked(Request(self.id, Kind.RESULT, "result", self._asked_as_parent(), timeout=seconds))
         if isinstance(outcome, Raised):
             failure = outcome.failure
             error = failure.revive()
@@ -384,6 +387,13 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
                 raise error
             raise ActorFailed(self.id, f"{failure.type_name}: {failure.text}", compensation_errors_of(error)) from error
         return _result(self._port, run, outcome)  # type: ignore[no-any-return]
+
+    def _asked_as_parent(self) -> bytes:
+        """The request that has made the child, where its parent asks: it is told if somebody else's workflow is there."""
+        coroutines, spawned = AMBIENT.get(None), self._options.spawned
+        if coroutines is None or spawned is None or coroutines.require_turn(str(self.id)).actor != spawned[0]:
+            return b""
+        return spawned[1]
 
 
 IfExists = Literal["use", "fail", "restart"]
@@ -458,9 +468,18 @@ def restore_ref(type_name: str, key: str) -> ActorRef[Any]:
     return ActorRef(ActorId(type_name, key), _Decoding.port)
 
 
-def restore_workflow_ref(type_name: str, key: str) -> WorkflowRef[Any, Any]:
-    """The same of a workflow."""
-    return WorkflowRef(ActorId(type_name, key), _Decoding.port)
+def restore_workflow_ref(type_name: str, key: str, *spawned: Any) -> WorkflowRef[Any, Any]:
+    """The same of a workflow; of a child, if `spawn` has returned it to an actor by a request: its type and key, and that one's id."""
+    child = ActorId(type_name, key)
+    if not spawned:
+        return WorkflowRef(child, _Decoding.port)
+    parent_type, parent_key, request = spawned
+    return child_ref(child, ActorId(parent_type, parent_key), request, _Decoding.port)
+
+
+def child_ref(child: ActorId, parent: ActorId, request: bytes, port: Port | None = None) -> WorkflowRef[Any, Any]:
+    """A reference to the workflow of a child that a request of its parent has made."""
+    return WorkflowRef(child, port, _Options(spawned=(parent, request)))
 
 
 @overload

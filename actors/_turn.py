@@ -157,8 +157,10 @@ class Turn:
         """Nobody wants that step any more; how it ends is still to be heard of."""
         self.effects.append(EndStep(request))
 
-    def spawn(self, run: Handler, type_name: str, key: str | None, payload: bytes, digest: bytes, on_close: Kind) -> ActorId:
-        """Begin a child with the turn; returns its address. Without a key it gets one that no other asking ever has."""
+    def spawn(
+        self, run: Handler, type_name: str, key: str | None, payload: bytes, digest: bytes, on_close: Kind
+    ) -> tuple[ActorId, MessageId]:
+        """Begin a child with the turn; returns its address and the request's id. Without a key it gets one that no other asking ever has."""
         asked = self.ask_for(RequestKind.SPAWN, type_name if key is None else f"{type_name}/{key}", digest)
         found = request_id(self.incarnation, self.number, asked.nth)
         child = ActorId(type_name, child_key(self.actor.key, self.incarnation, self.number, asked.nth) if key is None else key)
@@ -166,7 +168,7 @@ class Turn:
         parent = Parent(self.actor.type, self.actor.key, found, on_close, supervised)
         row = ChildRow(child.type, child.key, found, on_close, supervised)
         self.effects.append(Spawn(row, self._envelope(Kind.SPAWN, run.name, payload, None, parent=parent)))
-        return child
+        return child, found
 
     def put_aside(self, name: str, payload: bytes, failure: Failure, failed: int, interrupted: int) -> None:
         """A step that was to undo something has failed for good: it goes into the dead letters."""
