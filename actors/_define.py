@@ -169,6 +169,10 @@ class Definition:
         """Whether that is the function of its workflow, its own or a base's."""
         return self.workflow is not None and self._name_of(run) == self.workflow.name
 
+    def refuse_workflow(self, run: object) -> NoReturn:
+        """Raise UnknownHandler for something of the class that is not its workflow."""
+        self._refuse(run, HandlerKind.WORKFLOW)
+
     def signal(self, signal: object) -> Handler | WaitsSpec:
         """The `@on_signal` handler or the declared signal of that name, function or `signal(…)` object. Raises UnknownHandler."""
         try:

@@ -95,7 +95,7 @@ class Registry:
     def of_workflow(self, run: object) -> Definition:
         """The definition whose workflow that function is; of several that share it by inheritance, the one whose class it is written in.
 
-        Raises UnknownActorType, showing what was meant, if there is none.
+        Raises UnknownHandler, showing what was meant, for anything else of a type that is hosted; UnknownActorType if there is none.
         """
         found = [definition for definition in self._current.values() if definition.begins(run)]
         written = str(getattr(run, "__qualname__", run))
@@ -106,7 +106,11 @@ class Registry:
             raise DefinitionError(
                 written, f"it is the workflow of {', '.join(each.name for each in found)}", "Override it in each, or name one by its class."
             )
-        raise UnknownActorType(written.rpartition(".")[0] or written, self._current)
+        owner = written.rpartition(".")[0]
+        for definition in self._current.values():
+            if definition.cls.__qualname__ == owner:
+                definition.refuse_workflow(run)
+        raise UnknownActorType(owner or written, self._current)
 
     def describe(self) -> list[RegistryEntry]:
         """What a host writes into its store about its types, all versions, ordered by name and version."""
