@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from perdure.actors import _persistence, _standing, _steps
 from perdure.actors._activation import Activation
@@ -84,7 +84,7 @@ def start_steps_at_once() -> None:
     def start_now(self: Settlement, activation: Activation, draft: StandingDraft, gate: Gate) -> None:
         begun, draft.begun = draft.begun, []
         for row in begun:
-            self._epoch.start(activation.actor, row)
+            cast("_steps.Steps", self._epoch.errands).start(activation.actor, row)
         hand_on(self, activation, draft, gate)
 
     Settlement._hand_on = start_now  # type: ignore[method-assign]
