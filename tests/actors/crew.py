@@ -8,6 +8,7 @@ from perdure.actors import (
     ChildExit,
     ChildFailed,
     Retry,
+    continue_as_new,
     current_actor,
     durable_actor,
     on_child_exit,
@@ -23,6 +24,7 @@ from perdure.actors import (
     wait_for_signal,
     workflow,
 )
+from perdure.actors._children import OnParentClose
 from perdure.actors._policy import Supervision
 from perdure.actors.testing import World
 
@@ -106,10 +108,13 @@ class Boss:
         self.exits: list[ChildExit] = []
 
     @workflow
-    async def run(self, keys: str) -> str:
-        workers = [spawn(Worker.run, key, "well ") for key in keys]
-        if await wait_for_signal(Boss.word) != "await":
-            return "done"
+    async def run(self, keys: str, on_close: OnParentClose = "cancel") -> str:
+        workers = [spawn.options(on_parent_close=on_close)(Worker.run, key, "well ") for key in keys]
+        word = await wait_for_signal(Boss.word)
+        if word == "again":
+            continue_as_new("")
+        if word != "await":
+            return word
         try:
             return await workers[0].result()
         except ChildFailed as failed:

@@ -92,6 +92,17 @@ async def test_a_key_of_none_is_the_same_on_replay_and_another_in_each_life(make
     assert {info.id.key async for info in world.actors(Child)} == set(keys)
 
 
+async def test_a_parent_with_a_long_key_has_children_all_the_same(make_world: MakeWorld) -> None:
+    world = await make_world(*FAMILY)
+    parent = await world.start(Parent.run, "ü" * 100, None)
+    await world.settled()
+
+    (child,) = (await parent.info()).children
+
+    assert len(child.id.key.encode()) <= 200
+    assert (await world.ref(Child, child.id.key).info()).parent == parent.id
+
+
 @pytest.mark.parametrize("place", PLACES)
 async def test_every_handler_of_an_actor_may_spawn(make_world: MakeWorld, place: str) -> None:
     world = await make_world(*FAMILY)

@@ -23,6 +23,7 @@ from perdure.actors import (
     RestForOne,
     send_signal,
 )
+from perdure.actors._children import OnParentClose
 from perdure.actors._envelope import Kind
 from perdure.actors._ids import MessageId
 from perdure.actors._policy import Directive, Supervision
@@ -431,14 +432,36 @@ async def test_a_waiting_child_that_is_ended_does_not_begin_again(make_world: Ma
     assert ("gone" if isinstance(found, ActorNotFound) else found.status) == left
 
 
-@pytest.mark.parametrize("end", ["done", "cancel"])
-async def test_a_waiting_child_keeps_its_failure_when_its_parent_ends(make_world: MakeWorld, end: str) -> None:
-    world = await crew(make_world, OneForOne(backoff=LATER))
-    awaited = asyncio.ensure_future(fate(world.ref(Worker.run, "a").result()))
-    await tell(world, "a", "fail")
+PARTINGS: dict[str, Callable[[World], Awaitable[object]]] = {
+    "completed": lambda world: bid(world, "done"),
+    "cancelled": lambda world: world.ref(Boss.run, "boss").cancel("enough"),
+    "terminated": lambda world: world.ref(Boss.run, "boss").terminate("enough"),
+    "deleted": lambda world: world.ref(Boss.run, "boss").delete(),
+}
 
-    await (bid(world, "done") if end == "done" else world.ref(Boss.run, "boss").cancel("enough"))
+
+@pytest.mark.parametrize("parting", PARTINGS)
+@pytest.mark.parametrize("on_close", ["cancel", "terminate", "abandon"])
+async def test_a_waiting_child_keeps_its_failure_when_its_parent_ends(make_world: MakeWorld, parting: str, on_close: OnParentClose) -> None:
+    world = await make_world(led(OneForOne(backoff=LATER)), Worker, resources={"journal": {}})
+    await world.start(Boss.run, "boss", "a", on_close)
+    await tell(world, "a", "fail")
+    awaited = asyncio.ensure_future(fate(world.ref(Worker.run, "a").result()))
+
+    await PARTINGS[parting](world)
     await world.run_until_idle()
 
     assert isinstance(await awaited, ActorFailed)
     assert (await world.ref(Worker, "a").info()).status == "failed"
+
+
+async def test_a_parent_that_goes_on_as_new_still_supervises(make_world: MakeWorld) -> None:
+    world = await crew(make_world, OneForOne(1, backoff=LATER))
+    await tell(world, "a", "fail")
+    await bid(world, "again")
+    await world.run_until_idle()
+    assert await restarts(world) == [1]
+
+    await tell(world, "a", "fail")
+
+    assert (await world.ref(Boss.run, "boss").info()).status == "failed"
