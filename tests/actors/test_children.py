@@ -185,13 +185,27 @@ async def test_a_child_begins_as_soon_as_an_actor_that_is_ending_has_ended(make_
     await world.settled()
     await child.cancel("enough")
     parent = await world.start(Parent.run, "p", "a", "done")
-    await world.settled()
+    await bid(world, "p", "await")
     assert (await child.info()).parent is None
 
     await send_signal(child, Child.rest)
-    await bid(world, "p", "await")
+    await world.settled()
 
     assert await parent.result() == "done"
+
+
+async def test_whoever_was_to_have_a_deleted_actor_next_is_told(make_world: MakeWorld) -> None:
+    world = await make_world(*FAMILY)
+    child = await world.start(Child.run, "a", "linger")
+    await world.settled()
+    await child.cancel("enough")
+    parent = await world.start(Parent.run, "p", "a", "done")
+    await world.settled()
+
+    await child.delete()
+    await world.settled()
+
+    assert [(told.id, told.status) for told in await parent.query(Parent.heard)] == [(child.id, "failed")]
 
 
 # --- a child's end ---

@@ -406,6 +406,20 @@ async def test_a_supervisor_that_gives_up_is_begun_again_by_its_own(make_world: 
         await chief.result()
 
 
+async def test_a_supervisor_begun_again_awaits_its_new_children(make_world: MakeWorld) -> None:
+    types = led(OneForOne(1), "Chief", Chief), led(OneForOne(0)), Worker
+    world = await make_world(*types, resources={"journal": {}})
+    chief = await world.start(Chief.run, "chief", "ab")
+    await bid(world, "await")
+    await send_signal(world.ref(Boss.run, "boss"), Boss.word, "await")
+
+    await tell(world, "b", "fail")
+
+    assert (await world.ref(Boss.run, "boss").info()).status == "suspended"
+    await tell(world, "a", "done")
+    assert await chief.result() == "well done"
+
+
 # --- ends of a child that waits for its restart ---
 
 ENDS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
