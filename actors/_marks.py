@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, Generic, P
 
 from ._errors import DefinitionError
 
+if TYPE_CHECKING:
+    from ._info import ChildExit
+
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -22,7 +25,7 @@ A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 T = TypeVar("T")
 Activation = TypeVar("Activation", bound=Callable[..., None])
-ExitHandler = TypeVar("ExitHandler", bound=Callable[..., None])
+ExitHandler = TypeVar("ExitHandler", bound="Callable[[Any, ChildExit], None]")
 
 _KIND: Final = "__perdure_handler__"
 _ACTIVATE: Final = "__perdure_activate__"
