@@ -67,7 +67,9 @@ class Performer:
 
     def _new_turn(self, activation: Activation, item: Item) -> Turn:
         snapshot, envelope = activation.snapshot, item.envelope
-        now = max(self._epoch.clock.now(), 0.0 if envelope.parent is not None else envelope.due)  # what a parent says may be for later
+        now = self._epoch.clock.now()
+        if envelope.due > now and envelope.parent is None:  # what a parent says is due is yet to come
+            now = envelope.due
         if snapshot is None:
             return Turn(activation.actor, first_incarnation(activation.actor, envelope.id), 1, now, self._epoch, item.seq, envelope.headers)
         time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import pytest
 from perdure.actors import (
+    ActorCancelled,
     ActorDeadlock,
     ActorRef,
     AskTimeout,
+    Backoff,
+    OneForOne,
+    Retry,
+    StepFailed,
     current_actor,
     durable_actor,
     on_event,
     on_signal,
     send_signal,
     signal,
+    spawn,
+    step,
+    step_info,
     wait_for_signal,
     workflow,
 )
+from perdure.actors.testing import World
 
 from .conftest import MakeWorld
 
@@ -85,6 +96,97 @@ class Pair:
     async def run(self, other: str) -> str:
         await current_actor().start(Pair.run, other, current_actor().key)
         return await current_actor().ref(Pair.run, other).result()
+
+
+@step(retry=Retry(max_attempts=2, initial=timedelta(hours=1), maximum=timedelta(hours=1)))
+async def look_around() -> str:
+    if step_info().attempt == 1:
+        raise LookupError("nothing is there yet")
+    return "seen"
+
+
+@step(retry=Retry(max_attempts=1))
+async def stumble(key: str) -> None:
+    lives: list[str] = step_info().resources["lives"]
+    lives.append(key)
+    if lives.count(key) == 1:
+        raise LookupError("a stone")
+
+
+@durable_actor(
+    supervise=OneForOne(backoff=Backoff(timedelta(minutes=1)), directives={StepFailed: "restart"}, otherwise="stop"),
+    cancel_grace=timedelta(minutes=5),
+)
+class Relative:
+    """Goes on by a plan, of which each word says how; by its workflow or, when it is asked, in its event slot."""
+
+    @workflow
+    async def run(self, plan: list[str]) -> str:
+        return await _go_on(plan)
+
+    @on_event
+    async def go_on(self, plan: list[str]) -> str:
+        return await _go_on(plan)
+
+
+async def _go_on(plan: list[str]) -> str:
+    if not plan:
+        return "done"
+    (how, _, key), rest = plan[0].partition(" "), plan[1:]
+    match how:
+        case "ask":
+            return await current_actor().ref(Relative, key).ask(Relative.go_on, rest)
+        case "await":
+            return await current_actor().ref(Relative.run, key).result()
+        case "spawn":
+            return await spawn(Relative.run, key, rest).result()
+        case "beside-a-step":
+            return await _first_of(look_around(), _go_on(rest))
+        case "beside-a-timer":
+            return await _first_of(asyncio.sleep(3600, "slept"), _go_on(rest))
+        case "stumble":
+            await stumble(current_actor().key)
+            return await _go_on(rest)
+        case _:
+            return await _late(how, rest)
+
+
+async def _late(how: str, plan: list[str]) -> str:
+    try:
+        async with asyncio.timeout(3600 if how == "at-most-an-hour" else None):
+            return await (asyncio.Event().wait() if how == "clean-up" else _go_on(plan)) and "in time"
+    except asyncio.CancelledError:
+        return await _go_on(plan)
+    except TimeoutError:
+        return "late"
+
+
+async def _first_of(*ways: Coroutine[Any, Any, str]) -> str:
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks[1:]:
+        task.cancel()
+    return await tasks[0]
+
+
+async def begin(world: World, plan: list[str], *, by_workflow: bool = False) -> asyncio.Future[str]:
+    """Let the first one, "a", go on by the plan, asked or started."""
+    if by_workflow:
+        return asyncio.ensure_future((await world.start(Relative.run, "a", plan)).result())
+    going = asyncio.ensure_future(world.ref(Relative, "a").ask(Relative.go_on, plan))
+    await world.settled()
+    return going
+
+
+async def chain_told(going: asyncio.Future[str]) -> list[str]:
+    """The keys of the actors in the deadlock that was the cause of the failure, from "a" on."""
+    (error,) = await asyncio.gather(going, return_exceptions=True)
+    while isinstance(error, Exception) and not isinstance(error, ActorDeadlock):
+        error = error.__cause__
+    assert isinstance(error, ActorDeadlock)
+    keys = [actor.removeprefix("Relative/") for actor in error.chain]
+    assert keys[0] == keys[-1]
+    return [*keys[keys.index("a") : -1], *keys[: keys.index("a")]]
 
 
 def _next(key: str) -> ActorRef[Caller]:
@@ -170,3 +272,97 @@ async def test_workflows_that_await_each_others_result_are_named(make_world: Mak
 
     assert "Pair/a" in str(caught.value)
     assert "Pair/b" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ["spawn b", "spawn c", "ask a"],
+        ["spawn b", "ask c", "ask a"],
+        ["ask b", "spawn c", "ask a"],
+        ["ask b", "ask c", "ask a"],
+    ],
+    ids=", ".join,
+)
+async def test_three_that_wait_for_answers_and_children_are_named(make_world: MakeWorld, plan: list[str]) -> None:
+    world = await make_world(Relative)
+
+    going = await begin(world, plan)
+
+    assert await chain_told(going) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ["spawn b", "spawn c", "await a"],
+        ["spawn b", "ask c", "await a"],
+        ["ask b", "spawn c", "await a"],
+        ["ask b", "ask c", "await a"],
+    ],
+    ids=", ".join,
+)
+async def test_three_that_wait_for_the_firsts_own_end_are_named(make_world: MakeWorld, plan: list[str]) -> None:
+    world = await make_world(Relative)
+
+    going = await begin(world, plan, by_workflow=True)
+
+    assert await chain_told(going) == ["a", "b", "c"]
+
+
+async def test_a_child_may_ask_a_parent_whose_workflow_awaits_it(make_world: MakeWorld) -> None:
+    world = await make_world(Relative)
+
+    going = await begin(world, ["spawn b", "spawn c", "ask a"], by_workflow=True)
+
+    assert await going == "done"
+
+
+@pytest.mark.parametrize(
+    ("way_out", "answer"), [("beside-a-step", "seen"), ("beside-a-timer", "slept"), ("at-most-an-hour", "late")], ids=lambda word: word
+)
+@pytest.mark.parametrize("place", range(3))
+async def test_a_way_out_anywhere_in_the_circle_is_waited_for(make_world: MakeWorld, way_out: str, answer: str, place: int) -> None:
+    world = await make_world(Relative)
+    plan = ["spawn b", "ask c", "ask a"]
+    going = await begin(world, [*plan[:place], way_out, *plan[place:]])
+    assert not going.done()
+
+    await world.run_until_idle()
+
+    assert await going == answer
+
+
+@pytest.mark.parametrize("plan", [["spawn b", "stumble", "ask c"], ["ask b", "spawn c", "stumble"]], ids=", ".join)
+async def test_a_child_that_waits_for_its_restart_is_waited_for(make_world: MakeWorld, plan: list[str]) -> None:
+    world = await make_world(Relative, resources={"lives": []})
+    going = await begin(world, plan)
+    assert not going.done()
+
+    await world.run_until_idle()
+
+    assert await going == "done"
+
+
+async def test_a_circle_that_a_restart_closes_is_named_then(make_world: MakeWorld) -> None:
+    world = await make_world(Relative, resources={"lives": []})
+    going = await begin(world, ["spawn b", "spawn c", "stumble", "ask a"])
+    assert not going.done()
+
+    await world.run_until_idle()
+
+    assert await chain_told(going) == ["a", "b", "c"]
+
+
+async def test_a_child_that_cleans_up_is_waited_for_within_its_grace(make_world: MakeWorld) -> None:
+    world = await make_world(Relative)
+    going = await begin(world, ["spawn b", "spawn c", "clean-up", "ask a"])
+    await world.ref(Relative, "c").cancel("enough")
+    await world.settled()
+    assert not going.done()
+
+    await world.run_until_idle()
+
+    with pytest.raises(Exception, match="enough") as caught:
+        await going
+    assert isinstance(caught.value, ActorCancelled) or isinstance(caught.value.__cause__, ActorCancelled)
