@@ -1,4 +1,4 @@
-"""Actors that wait for each other for ever are told so at once; those that only wait long are left alone."""
+"""Actors that wait for each other for ever, also by their children, are told so at once; those that only wait long are left alone."""
 
 from __future__ import annotations
 
@@ -274,38 +274,13 @@ async def test_workflows_that_await_each_others_result_are_named(make_world: Mak
     assert "Pair/b" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [
-        ["spawn b", "spawn c", "ask a"],
-        ["spawn b", "ask c", "ask a"],
-        ["ask b", "spawn c", "ask a"],
-        ["ask b", "ask c", "ask a"],
-    ],
-    ids=", ".join,
-)
-async def test_three_that_wait_for_answers_and_children_are_named(make_world: MakeWorld, plan: list[str]) -> None:
+@pytest.mark.parametrize("third", ["ask a", "await a"])
+@pytest.mark.parametrize("second", ["ask c", "spawn c"])
+@pytest.mark.parametrize("first", ["ask b", "spawn b"])
+async def test_three_that_wait_for_answers_and_children_are_named(make_world: MakeWorld, first: str, second: str, third: str) -> None:
     world = await make_world(Relative)
 
-    going = await begin(world, plan)
-
-    assert await chain_told(going) == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize(
-    "plan",
-    [
-        ["spawn b", "spawn c", "await a"],
-        ["spawn b", "ask c", "await a"],
-        ["ask b", "spawn c", "await a"],
-        ["ask b", "ask c", "await a"],
-    ],
-    ids=", ".join,
-)
-async def test_three_that_wait_for_the_firsts_own_end_are_named(make_world: MakeWorld, plan: list[str]) -> None:
-    world = await make_world(Relative)
-
-    going = await begin(world, plan, by_workflow=True)
+    going = await begin(world, [first, second, third], by_workflow=third == "await a")
 
     assert await chain_told(going) == ["a", "b", "c"]
 
