@@ -2,12 +2,14 @@
 
 It looks whenever an actor begins to wait for one that may not be able to answer, or has nothing else left to wait for.
 In memory or not, the actors that it waits for are followed; if the way leads back, one of the waits ends with ActorDeadlock as its reply.
+While one of them has messages to take, which may free it, nothing is certain: it looks again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import Final, final
 
 from ..storage import settle
@@ -21,6 +23,7 @@ from ._outcome_errors import ActorDeadlock
 from ._persistence import Stored, read_actors
 from ._records import NOTHING, Raised, Status
 
+DOUBT: Final = 0.01  # seconds until whoever may be stuck is looked at again
 FOLLOWED_AT_MOST: Final = 10_000  # actors: a longer chain is left alone
 
 
@@ -62,22 +65,26 @@ class Suspicion:
         """Look after whoever is suspected, until cancelled."""
         while True:
             while self._suspects:
-                await self._look_after(self._suspects[0])
-                self._suspects.popleft()
+                if await self._look_after(self._suspects[0]):
+                    self._suspects.rotate(-1)
+                    await asyncio.sleep(DOUBT)
+                else:
+                    self._suspects.popleft()
             waiters, self._idle = self._idle, []
             for waiter in waiters:
                 settle(waiter, None)
             self._bell = asyncio.get_running_loop().create_future()
             await self._bell
 
-    async def _look_after(self, asker: ActorId) -> None:
+    async def _look_after(self, asker: ActorId) -> bool:
+        """Returns whether it has to be looked at again: it is stuck if nothing comes of messages that somebody has yet to take."""
         stands: dict[ActorId, Stand] = {}
         wanted = [asker]
         while wanted and len(stands) < FOLLOWED_AT_MOST:
             stands.update(await self._stands(wanted))
             wanted = [target for actor in wanted for target in targets_of(stands[actor]) if target not in stands]
         if wanted or not deadlock(asker, stands):
-            return
+            return not wanted and _may_be_stuck(asker, stands)
         stands = await self._stands(list(stands))  # once more, all of one moment
         chain = deadlock(asker, stands)
         if chain:
@@ -85,6 +92,7 @@ class Suspicion:
             error = ActorDeadlock(str(actor) for actor in chain)
             awaiter = Awaiter(asker=(asker.type, asker.key, wait.request))
             self._dispatcher.settlement.books.telling.tell(asker, awaiter, Raised(Failure.of(error)))
+        return not chain and _may_be_stuck(asker, stands)
 
     async def _stands(self, actors: list[ActorId]) -> dict[ActorId, Stand]:
         passive = [actor for actor in actors if self._dispatcher.active(actor) is None]
@@ -104,3 +112,8 @@ class Suspicion:
             return None
         has_messages = bool(activation.arrivals) or (activation.mailbox is not None and len(activation.mailbox.interrupts) > 0)
         return Stand(activation.status, activation.standing, has_messages)
+
+
+def _may_be_stuck(asker: ActorId, stands: Mapping[ActorId, Stand]) -> bool:
+    """Whether it is, should nothing come of the messages that have not been taken yet."""
+    return bool(deadlock(asker, {actor: stand._replace(has_messages=False) for actor, stand in stands.items()}))
