@@ -180,7 +180,7 @@ async def begin(world: World, plan: list[str], *, by_workflow: bool = False) -> 
 
 async def chain_told(going: asyncio.Future[str]) -> list[str]:
     """The keys of the actors in the deadlock that was the cause of the failure, from "a" on."""
-    (error,) = await asyncio.gather(going, return_exceptions=True)
+    error: object = (await asyncio.gather(going, return_exceptions=True))[0]
     while isinstance(error, Exception) and not isinstance(error, ActorDeadlock):
         error = error.__cause__
     assert isinstance(error, ActorDeadlock)
