@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from inspect import Parameter
 from itertools import chain, islice, repeat
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -74,7 +74,7 @@ class Call:
 
     def refused(self, problem: str) -> WrongArguments:
         """The error for a call that does not fit."""
-        return WrongArguments(self.label, str(self.signature), problem)
+        return WrongArguments(self.label, _shown(self.signature), problem)
 
     @cached_property
     def schema(self) -> dict[str, Any] | None:
@@ -214,3 +214,22 @@ def _positional_range(signature: inspect.Signature) -> tuple[int, int]:
         elif parameter.kind is Parameter.KEYWORD_ONLY and required:
             return _NEVER, _NEVER
     return fewest, most
+
+
+@final
+class _Text(str):
+    """An annotation as it was written."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _shown(signature: inspect.Signature) -> str:
+    """What a call takes, as its author wrote it: annotations that are kept as text are not quoted."""
+    given = [
+        each.replace(annotation=_Text(each.annotation)) if isinstance(each.annotation, str) else each
+        for each in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=given, return_annotation=inspect.Signature.empty))

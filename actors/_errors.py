@@ -63,6 +63,14 @@ def _existing(known: tuple[str, ...], name: str) -> str:
     return f"{meant}There is: {', '.join(known)}."
 
 
+def shell_form(actor: str) -> str:
+    """An actor's address as the command line takes it."""
+    from shlex import quote  # here, for the same reason
+
+    type_name, _, key = actor.partition("/")
+    return f"{quote(type_name)} {quote(key)}"
+
+
 @final
 class DefinitionError(PerdureError):
     """A class, decorator or option that cannot work, found where it is written. `where` is its qualified name."""
@@ -370,8 +378,7 @@ class DeadLetterNotFound(PerdureError):
         super().__init__(self.actor, seq)
 
     def __str__(self) -> str:
-        type_name, _, key = self.actor.partition("/")
-        return f"{self.actor} has no dead letter {self.seq}. Those it has: perdure dead-letters list {type_name} {key}."
+        return f"{self.actor} has no dead letter {self.seq}. Those it has: perdure dead-letters list {shell_form(self.actor)}."
 
 
 @final
@@ -385,7 +392,9 @@ class ActorCompleted(PerdureError):
         super().__init__(self.actor)
 
     def __str__(self) -> str:
-        return f"{self.actor} has ended, or was deleted, before it answered. Start it anew, or send to another key."
+        return (
+            f"{self.actor} has ended, or was deleted, before it answered. Start it anew with if_exists='restart', or send to another key."
+        )
 
 
 class ActorQuarantined(PerdureError):
@@ -399,7 +408,10 @@ class ActorQuarantined(PerdureError):
         super().__init__(self.actor, cause)
 
     def __str__(self) -> str:
-        return f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost. Mend the cause, then let it go on: await ref.retry()."
+        return (
+            f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost. Mend the cause, then let it go on:"
+            f" await ref.retry(), or perdure retry {shell_form(self.actor)}."
+        )
 
 
 @final
@@ -409,7 +421,11 @@ class VersionMismatch(ActorQuarantined):
     __module__ = "perdure.actors"
 
     def __init__(self, actor: object, stored: int, hosted: int) -> None:
-        ActorQuarantined.__init__(self, actor, f"its state is of version {stored} of its type, and this host runs version {hosted}")
+        ActorQuarantined.__init__(
+            self,
+            actor,
+            f"its state is of version {stored} of its type, and this host runs version {hosted}; host that one again, or delete it",
+        )
         self.args = (self.actor, stored, hosted)
         self.stored = stored
         self.hosted = hosted
@@ -448,7 +464,7 @@ class TurnDidNotEnd(PerdureError):
     def __str__(self) -> str:
         return (
             f"{self.where} was not done after {self.after}, so the turn is rolled back."
-            f" A turn has to end: split long work into several events, or do it outside."
+            f" A turn has to end: split long work into several events, or do it in a @step."
         )
 
 
@@ -467,7 +483,8 @@ class HandlerInterrupted(PerdureError):
     def __str__(self) -> str:
         return (
             f"the host died {self.times} times while {self.actor} handled {self.handler!r}; the message is put aside as a dead letter."
-            f" Look for what ends the process there: os._exit, a crash in C code, or too much memory."
+            f" Look for what ends the process there (os._exit, a crash in C code, too much memory), then put the message back:"
+            f" perdure dead-letters redrive {shell_form(self.actor)}."
         )
 
 
@@ -522,7 +539,7 @@ class NonDeterminismError(ActorQuarantined):
             f"the replay of message {seq} ({handler}) asked for {_listed(self.now)}; when it first ran it asked for {_listed(self.then)}.\n"
             f"    time.time(), random.random(), os.environ   # differ each run\n"
             f"    current_actor().now(), current_actor().random, a @step   # are the same on replay\n"
-            f"`perdure lint` finds such places; if the code was changed on purpose, it needs the old one to end what it began",
+            f"`perdure lint` finds such places; if the code was changed on purpose, host the old code until the actor has ended",
         )
         self.args = (self.actor, seq, handler, self.now, self.then)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, final
 
 from ..storage import PerdureError
+from ._errors import shell_form
 
 _Parts = tuple[Any, ...]  # of an error, which make an equal one
 
@@ -68,7 +69,7 @@ class CompensationFailed(PerdureError):
         told = "; ".join(f"{error.step} ({error.reason.removesuffix('.')})" for error in self.errors)
         return (
             f"a saga of {self.actor} could not undo everything: {told}. What they were to undo is still done;"
-            f" each is in the dead letters with its arguments, to be done by hand."
+            f" each is a dead letter with its arguments, to be done by hand: perdure dead-letters list {shell_form(self.actor)}."
         )
 
 
@@ -101,7 +102,8 @@ class ActorCancelled(PerdureError):
         super().__init__(self.actor, reason)
 
     def __str__(self) -> str:
-        return f"{self.actor} was cancelled{f': {self.reason}' if self.reason else ''}."
+        reason = f": {self.reason.removesuffix('.')}" if self.reason else ""
+        return f"{self.actor} was cancelled{reason}. What it had done is done, and can be queried; start it anew with if_exists='restart'."
 
 
 @final
@@ -117,7 +119,7 @@ class ActorDeadlock(PerdureError):
     def __str__(self) -> str:
         return (
             f"{' waits for '.join(self.chain)}: none of them can go on. Send an event and let the answer come as another one,"
-            f" or give one of the asks a time-out: ref.options(timeout=…).ask(…)."
+            f" or give one of the waits a time-out: ref.options(timeout=…)."
         )
 
 
@@ -182,7 +184,11 @@ class StepFailed(PerdureError):
         counts = [f"{count} {how}" for count, how in ((self.failed, "failed"), (self.interrupted, "interrupted")) if count]
         attempts = f" (attempts: {', '.join(counts)})" if counts else ""
         reason = self.reason.removesuffix(".")
-        return f"the step {self.step} of {self.actor} failed for good{attempts}: {reason}. Its idempotency key was {self.idempotency_key}."
+        done = "it may be done" if self.uncertain else "what it did before that is done"
+        return (
+            f"the step {self.step} of {self.actor} failed for good{attempts}: {reason}. Catch this where it is awaited;"
+            f" {done}: look it up by its idempotency key, {self.idempotency_key}."
+        )
 
 
 @final
@@ -199,7 +205,10 @@ class SignalTimeout(PerdureError, TimeoutError):
         self.args = (self.actor, signal, seconds)
 
     def __str__(self) -> str:
-        return f"{self.actor} waited {self.seconds:g} s for the signal {self.signal!r}, and it did not come. One that comes later is kept."
+        return (
+            f"{self.actor} waited {self.seconds:g} s for the signal {self.signal!r}, and it did not come. One that comes later is kept:"
+            f" catch this, and wait again."
+        )
 
 
 @final

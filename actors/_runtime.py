@@ -167,15 +167,15 @@ class Runtime:
 
     async def ask(self, request: Request) -> Outcome:
         """As `Port.ask`."""
-        return await (await self._current(request.name)).ask(request)
+        return await (await self._current(f"{request.name!r} to {request.target}")).ask(request)
 
     async def send(self, request: Request) -> None:
         """As `Port.send`."""
-        await (await self._current(request.name)).send(request)
+        await (await self._current(f"{request.name!r} to {request.target}")).send(request)
 
     async def query(self, request: Request) -> Outcome:
         """As `Port.query`."""
-        return await (await self._current(request.name)).reader.query(request)
+        return await (await self._current(f"{request.name!r} to {request.target}")).reader.query(request)
 
     async def info(self, target: ActorId) -> ActorInfo:
         """As `Port.info`."""

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from functools import partial, update_wrapper
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -408,7 +408,8 @@ class Steps:
             from ._processes import Processes  # only who has such steps loads it
 
             self._processes = Processes()
-        return await self._processes.run(partial(_in_a_process, step.function, args, kwargs, about, compensates))
+        call = partial(_in_a_process, step.function, args, kwargs, about, compensates)
+        return await self._processes.run(update_wrapper(call, step.function, updated=()))  # errors are to name the step
 
     def _expire(self, work: Outstanding) -> None:
         work.expired = True

@@ -180,7 +180,7 @@ class Threads:
 
 def call_name(call: Callable[[], object]) -> str:
     """The call as messages name it: where its function is defined."""
-    function = getattr(call, "func", call)  # of a partial
+    function = getattr(call, "__wrapped__", None) or getattr(call, "func", call)  # of a partial
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
 
