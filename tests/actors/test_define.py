@@ -265,7 +265,7 @@ def test_arguments_that_do_not_fit_are_refused(order: Definition, name: str, arg
     with pytest.raises(WrongArguments, match=problem) as refused:
         order.handlers[name].encode_call(args, kwargs)
 
-    assert str(order.handlers[name].signature) in str(refused.value)
+    assert str(order.handlers[name].signature).partition(" ->")[0].replace("'", "") in str(refused.value).replace("'", "")
 
 
 @pytest.mark.parametrize(("args", "kwargs"), [((["a", threading.Lock()],), {}), ((), {"sku": ["a", threading.Lock()]})])
