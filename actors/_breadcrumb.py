@@ -26,6 +26,7 @@ class Phase(IntEnum):
     TURN = 1  # the subject is a message id
     DECODE = 2  # the subject is a digest of an actor's address
     STEP = 3  # the subject is a request's id
+    ENDED = 4  # likewise; the attempt has ended, and what came of it is not durable yet
 
 
 class Crumb(NamedTuple):
@@ -51,8 +52,12 @@ class Breadcrumbs(Protocol):
         """Say that a step begins; returns the slot in which that stands."""
         ...
 
+    def end_step(self, slot: int) -> None:
+        """Say that the attempt of that slot has ended, and that this is not durable yet."""
+        ...
+
     def leave_step(self, slot: int) -> None:
-        """Say that the step of that slot has ended."""
+        """Say that what came of it is durable, or that nothing did."""
         ...
 
     def close(self) -> None:
@@ -61,8 +66,14 @@ class Breadcrumbs(Protocol):
 
 
 @final
-class NoBreadcrumbs:
-    """For a store that does not outlive the process either."""
+class PassingBreadcrumbs:
+    """For a store beside which there is no place for a file: of steps alone, and for the epochs of one process."""
+
+    __slots__ = ("_slots", "_steps")
+
+    def __init__(self) -> None:
+        self._slots = 0
+        self._steps: dict[int, tuple[bytes, Phase]] = {}
 
     def enter(self, phase: Phase, subject: bytes) -> None:
         """Nothing."""
@@ -71,14 +82,32 @@ class NoBreadcrumbs:
         """Nothing."""
 
     def enter_step(self, subject: bytes) -> int:
-        """Nothing."""
-        return 0
+        """As `Breadcrumbs.enter_step`."""
+        self._slots += 1
+        self._steps[self._slots] = subject, Phase.STEP
+        return self._slots
+
+    def end_step(self, slot: int) -> None:
+        """As `Breadcrumbs.end_step`."""
+        self._steps[slot] = self._steps[slot][0], Phase.ENDED
 
     def leave_step(self, slot: int) -> None:
-        """Nothing."""
+        """As `Breadcrumbs.leave_step`."""
+        self._steps.pop(slot, None)
 
     def close(self) -> None:
         """Nothing."""
+
+    def found(self) -> None:
+        """As `BreadcrumbFile.found`: nothing, for the process lives."""
+
+    def found_steps(self) -> dict[bytes, Phase]:
+        """As `BreadcrumbFile.found_steps`."""
+        return dict(self._steps.values())
+
+    def forget_steps(self) -> None:
+        """As `BreadcrumbFile.forget_steps`."""
+        self._steps.clear()
 
 
 @final
@@ -114,6 +143,11 @@ class BreadcrumbFile:
         _LAYOUT.pack_into(self._map, slot * SLOT, Phase.STEP, len(subject), subject, self._epoch, zlib.crc32(subject, self._seed))
         return slot
 
+    def end_step(self, slot: int) -> None:
+        """As `Breadcrumbs.end_step`."""
+        if slot:
+            self._map[slot * SLOT] = Phase.ENDED
+
     def leave_step(self, slot: int) -> None:
         """As `Breadcrumbs.leave_step`."""
         if slot:
@@ -127,12 +161,12 @@ class BreadcrumbFile:
     def found(self) -> Crumb | None:
         """What the last host was in the middle of; None if it was idle, or if the file is torn."""
         crumb = self._read(0)
-        return crumb if crumb is not None and crumb.phase is not Phase.STEP else None
+        return crumb if crumb is not None and crumb.phase in (Phase.TURN, Phase.DECODE) else None
 
-    def found_steps(self) -> list[bytes]:
-        """The steps that were running when the last host died."""
+    def found_steps(self) -> dict[bytes, Phase]:
+        """The steps that were running when the last host died, and those whose end was not durable."""
         crumbs = [self._read(slot) for slot in range(1, SLOTS) if self._map[slot * SLOT]]
-        return [crumb.subject for crumb in crumbs if crumb is not None and crumb.phase is Phase.STEP]
+        return {crumb.subject: crumb.phase for crumb in crumbs if crumb is not None and crumb.phase in (Phase.STEP, Phase.ENDED)}
 
     def forget_steps(self) -> None:
         """They are charged."""
@@ -143,7 +177,7 @@ class BreadcrumbFile:
     def _read(self, slot: int) -> Crumb | None:
         phase, length, padded, epoch, checksum = _LAYOUT.unpack_from(self._map, slot * SLOT)
         subject: bytes = padded[: min(length, SUBJECT_BYTES)]
-        if phase not in (Phase.TURN, Phase.DECODE, Phase.STEP) or zlib.crc32(subject, _seed(epoch)) != checksum:
+        if not Phase.TURN <= phase <= Phase.ENDED or zlib.crc32(subject, _seed(epoch)) != checksum:
             return None
         return Crumb(Phase(phase), subject, epoch)
 

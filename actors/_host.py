@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final, final
 
@@ -19,7 +18,7 @@ from ..storage import Batch, Fence, GroupCommit, Store, fresh
 from ..tracing import outgoing_headers
 from ._activation import Delivery
 from ._alarms import Alarms
-from ._breadcrumb import BreadcrumbFile, Breadcrumbs
+from ._breadcrumb import BreadcrumbFile, Breadcrumbs, PassingBreadcrumbs
 from ._dispatch import Dispatcher
 from ._envelope import Envelope
 from ._epoch import Epoch
@@ -128,23 +127,15 @@ class Host:
 
     # --- life ---
 
-    @property
-    def cut_off(self) -> AbstractSet[MessageId]:
-        """The steps that ran when the epoch ended: they may have done their work."""
-        return self._steps.cut_off
-
-    async def run(self, started: Callable[[], None], pid: int, last: BreadcrumbFile | None, cut_off: AbstractSet[MessageId]) -> None:
-        """Live: recover, call `started`, take turns until `stop`, hand in what is done. Raises the store's error that ends the epoch.
-
-        `last` and `cut_off` say what was under way in earlier epochs when they ended.
-        """
+    async def run(self, started: Callable[[], None], pid: int, last: BreadcrumbFile | PassingBreadcrumbs) -> None:
+        """Live: recover, call `started`, take turns until `stop`, hand in what is done. Raises the store's error that ends the epoch."""
         error: BaseException | None = None
         self.epoch.watchdog.start()
         try:
             async with anyio.create_task_group() as tasks:
                 self._scope = tasks.cancel_scope
                 tasks.start_soon(self.epoch.commit.run)
-                await self._recover(pid, last, cut_off)
+                await self._recover(pid, last)
                 tasks.start_soon(self.dispatcher.loader.run)
                 tasks.start_soon(self._steps.run)
                 tasks.start_soon(self._suspicion.run)
@@ -162,7 +153,6 @@ class Host:
                 self.dispatcher.stop()
                 self._alarms.stop()
                 self._steps.stop()
-                self._steps.hand_in()
                 with anyio.move_on_after(DRAIN_WITHIN):  # a full disk may keep it for ever, and nobody was told that it is safe
                     await self.epoch.commit.settled()
                 tasks.cancel_scope.cancel()
@@ -198,22 +188,19 @@ class Host:
         self._steps.stop()
         self._scope.cancel()
 
-    async def _recover(self, pid: int, last: BreadcrumbFile | None, cut_off: AbstractSet[MessageId]) -> None:
+    async def _recover(self, pid: int, last: BreadcrumbFile | PassingBreadcrumbs) -> None:
         epoch = self.epoch
         before = await read_host(epoch.commit.overlay)
         if before is not None:
             self._door.clear_away(before.door)
-        found = None if last is None else last.found()
-        epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, found, epoch.clock.now())
+        epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, last.found(), epoch.clock.now())
         put_registry(epoch)
         put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
-        interrupted = [] if last is None else last.found_steps()
-        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, interrupted, cut_off)
+        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, last.found_steps())
         epoch.commit.stage()
         await epoch.commit.settled()
         epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one
-        if last is not None:
-            last.forget_steps()
+        last.forget_steps()
         await find_work(epoch, self.dispatcher)
         for actor, row in outstanding:
             if epoch.registry.serves(actor.type):

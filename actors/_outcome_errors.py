@@ -163,7 +163,7 @@ class StepFailed(PerdureError):
     """A step failed in its last attempt, or cannot be tried again. The cause is what the last attempt raised.
 
     `idempotency_key` is the one that all its attempts had: look there what has been done. `uncertain` is whether an attempt ended without
-    saying what it did: it took too long, was cancelled, or its process died.
+    saying what it did: it took too long, was cancelled, its process died, or what it returned is lost.
     """
 
     __module__ = "perdure.actors"

@@ -9,6 +9,7 @@ import msgspec
 
 from ._clock import Alarm
 from ._codec import PICKLE
+from ._errors import WorkerDied
 from ._failure import Failure
 from ._ids import ActorId
 from ._outcome_errors import StepFailed
@@ -44,6 +45,11 @@ class Outstanding:
         """The number of the attempt that runs, or is next."""
         return 1 + self.row.failed + self.row.interrupted
 
+    def is_certain(self, error: BaseException) -> bool:
+        """Whether an attempt that raised this has done nothing: it ended by itself, whatever it says about being cancelled."""
+        was_cancelled = self.expired or (self.row.ending and self.step is not None and self.step.is_async)
+        return not was_cancelled and not isinstance(error, WorkerDied)
+
     def wait_no_more(self) -> None:
         """It is to begin neither at a time nor in its turn."""
         for awaited in (self.alarm, self.ticket):
@@ -57,6 +63,11 @@ class Outstanding:
         error = StepFailed(row.name, self.actor, reason, row.failed, row.interrupted, key, uncertain)
         error.__cause__ = cause
         return error
+
+    def lost(self, reason: str) -> StepFailed:
+        """The error of a step that was done, and of which nobody will hear what it returned."""
+        self.row = msgspec.structs.replace(self.row, uncertain=True)
+        return self.failed(reason)
 
     def cancelled(self, *, uncertain: bool = False) -> Outcome:
         """The outcome of a step that was asked to end; `uncertain` if an attempt was at it."""

@@ -6,7 +6,7 @@ Recovery is the same after a clean stop, a crash, and a commit with an unknown o
 from __future__ import annotations
 
 import logging
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 
 import msgspec
 
@@ -51,29 +51,25 @@ async def read_and_charge(reads: Reads, batch: Batch, crumb: Crumb | None, now: 
     return {subject: charge for subject, charge in charges.items() if charge.at > now - FORGET_CHARGES_AFTER}
 
 
-async def read_and_charge_requests(
-    reads: Reads, batch: Batch, interrupted: list[bytes], cut_off: AbstractSet[MessageId]
-) -> list[tuple[ActorId, RequestRow]]:
+async def read_and_charge_requests(reads: Reads, batch: Batch, steps: Mapping[bytes, Phase]) -> list[tuple[ActorId, RequestRow]]:
     """Everything that actors have asked for and that is not done; what ran when the last host died counts one more interrupted attempt.
 
-    What was cut off as an epoch of this host ended costs no attempt, but may have done its work.
+    Of what had ended, and is not known to have, it is uncertain what it did.
     """
     outstanding: list[tuple[ActorId, RequestRow]] = []
-    charged = set(interrupted)
     async for actor, row in scan_requests(reads):
         if isinstance(row, DamagedRecord):
             logger.error("%s waits for something whose record is damaged: %s", actor, row)
             continue
-        if row.id in cut_off:
-            row = msgspec.structs.replace(row, uncertain=True)  # noqa: PLW2901  it is the same row
-            put_request(batch, suffix_of(actor), row)
-        outstanding.append((actor, _charged(batch, actor, row) if row.id in charged else row))
+        outstanding.append((actor, _charged(batch, actor, row, steps[row.id]) if row.id in steps else row))
     return outstanding
 
 
-def _charged(batch: Batch, actor: ActorId, row: RequestRow) -> RequestRow:
-    charged = msgspec.structs.replace(row, interrupted=row.interrupted + 1)
+def _charged(batch: Batch, actor: ActorId, row: RequestRow, phase: Phase) -> RequestRow:
+    charged = msgspec.structs.replace(row, interrupted=row.interrupted + (phase is Phase.STEP), uncertain=True)
     put_request(batch, suffix_of(actor), charged)
+    if phase is Phase.ENDED:
+        return charged
     logger.warning("the last host died while the step %s of %s ran, for the %d. time", row.name, actor, charged.interrupted)
     return charged
 

@@ -18,10 +18,10 @@ import anyio
 import anyio.abc
 
 from ..storage import CommitUncertain, Limits, Store, open_store
-from ._breadcrumb import BreadcrumbFile, Breadcrumbs, NoBreadcrumbs
+from ._breadcrumb import BreadcrumbFile, PassingBreadcrumbs
 from ._clock import Clock, SystemClock
 from ._errors import RuntimeNotRunning
-from ._ids import ActorId, MessageId
+from ._ids import ActorId
 from ._info import ActorInfo, DeadLetterInfo
 from ._marks import Workflow
 from ._records import Outcome, StreamRow, status_named
@@ -80,7 +80,6 @@ class Runtime:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._host: Host | None = None
         self._hosted = asyncio.Event()
-        self._cut_off: set[MessageId] = set()  # steps that ran when an epoch ended, until the next one has written that down
         self._ended = False
 
     @classmethod
@@ -249,7 +248,6 @@ class Runtime:
             if self._ended:
                 host.stop()
             self._host = host
-            self._cut_off = set()
             self._hosted.set()
             if not started:
                 started = True
@@ -282,12 +280,11 @@ class Runtime:
         store = open_store(self._given) if isinstance(self._given, str) else self._given
         try:
             fence = await store.own(PARTITION)
-            breadcrumbs, last = self._breadcrumbs(fence.epoch)
+            breadcrumbs = self._breadcrumbs(fence.epoch)
             host = Host(store, fence, self._settings, breadcrumbs)
             try:
-                await host.run(lambda: begin(host), os.getpid(), last, self._cut_off)
+                await host.run(lambda: begin(host), os.getpid(), breadcrumbs)
             finally:
-                self._cut_off |= host.cut_off
                 self._host = None
                 self._hosted.clear()
                 await store.release(fence)
@@ -295,13 +292,12 @@ class Runtime:
             if isinstance(self._given, str):
                 await store.close()
 
-    def _breadcrumbs(self, epoch: int) -> tuple[Breadcrumbs, BreadcrumbFile | None]:
-        """Where this epoch leaves its crumbs, and what the last one left there: beside an LMDB store, nowhere else."""
+    def _breadcrumbs(self, epoch: int) -> BreadcrumbFile | PassingBreadcrumbs:
+        """Where this epoch leaves its crumbs, and the last one has left its own: in a file beside an LMDB store, elsewhere in memory."""
         url = str(self._given)
         if not url.startswith("lmdb:"):
-            return NoBreadcrumbs(), None
-        crumbs = BreadcrumbFile(os.path.join(url.removeprefix("lmdb:"), "breadcrumbs"), epoch)
-        return crumbs, crumbs
+            return self._settings.breadcrumbs
+        return BreadcrumbFile(os.path.join(url.removeprefix("lmdb:"), "breadcrumbs"), epoch)
 
     async def _current(self, what: str) -> Host:
         """The host of this epoch, or of the next one if that is about to begin. Raises RuntimeNotRunning."""

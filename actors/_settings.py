@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from ..storage import Limits, StoreError
+from ._breadcrumb import PassingBreadcrumbs
 from ._clock import Clock, Entropy, SystemClock, SystemEntropy
 from ._info import DeadLetterInfo
 from ._registry import Registry
@@ -27,6 +28,7 @@ class Settings:
     check_queries: int = 64
     turn_limit: float = 10.0  # seconds
     max_steps: int = 1_000
+    breadcrumbs: PassingBreadcrumbs = field(default_factory=PassingBreadcrumbs)  # over the epochs of all that is made from this
 
 
 def only(error: BaseException) -> BaseException:

@@ -22,7 +22,7 @@ from ._activation import Delivery
 from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import NotDeserializable, NotDurable, WorkerDied
+from ._errors import NotDeserializable, NotDurable
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
@@ -96,7 +96,6 @@ class Steps:
         self._works: dict[MessageId, Outstanding] = {}
         self._announced: dict[MessageId, tuple[ActorId, RequestRow]] = {}  # by turns that are not durable yet
         self._given_up: set[MessageId] = set()  # likewise
-        self.cut_off: set[MessageId] = set()  # what ran when the epoch ended
         self._tasks: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[Outstanding] = []  # until `run` begins
@@ -226,13 +225,6 @@ class Steps:
             if work.alarm is not None:
                 work.alarm.cancel()
 
-    def hand_in(self) -> None:
-        """Attempts that are cut off by an orderly stop may have done their work: the next host is to know."""
-        for work in self._works.values():
-            if work.started and not work.row.uncertain:
-                work.row = msgspec.structs.replace(work.row, uncertain=True)
-                self._store(work)
-
     async def _look_after(self) -> None:
         waiting, self._waiting = self._waiting, []
         for work in waiting:
@@ -353,11 +345,10 @@ class Steps:
         clock = self._epoch.clock
         deadline = clock.call_at(work.started + seconds, partial(self._expire, work)) if seconds is not None else None
         slot = self._epoch.breadcrumbs.enter_step(work.row.id)
+        is_certain = False
         try:
             value = await self._call(work)
         except asyncio.CancelledError as cancelled:
-            if self._tasks is None:
-                self.cut_off.add(work.row.id)
             if work.expired:
                 return self._fail(work, TimeoutError(f"it took longer than {seconds:g} s"))
             if not self.is_wanted(work):
@@ -368,13 +359,24 @@ class Steps:
         except KeyboardInterrupt:  # the only one that is for the host
             raise
         except BaseException as error:  # noqa: BLE001  a step raises whatever it likes
+            is_certain = work.is_certain(error)
             return self._fail(work, error if isinstance(error, Exception) else Failure.of(error).revive())
         finally:
-            self._epoch.breadcrumbs.leave_step(slot)
+            self._note_end(work, slot, is_certain)
             work.started = 0.0
             if deadline is not None:
                 deadline.cancel()
         return self._encoded(work, value)
+
+    def _note_end(self, work: Outstanding, slot: int, is_certain: bool) -> None:
+        """An attempt that may have done something is remembered until what came of it is durable, by the next host if this one ends now."""
+        breadcrumbs = self._epoch.breadcrumbs
+        if is_certain or (self._tasks is not None and not self.is_wanted(work)):
+            breadcrumbs.leave_step(slot)
+            return
+        breadcrumbs.end_step(slot)
+        if self._tasks is not None:
+            self._epoch.commit.gate.when_open(lambda error: None if error else breadcrumbs.leave_step(slot))
 
     def _note_beginning(self, work: Outstanding) -> float | None:
         """Returns the seconds that the attempt may take, if there is a limit."""
@@ -419,7 +421,7 @@ class Steps:
     def _encoded(self, work: Outstanding, value: object) -> Outcome:
         assert work.step is not None
         try:
-            return Value(encoded_result(work.step, value, work.failed))
+            return Value(encoded_result(work.step, value, work.lost))
         except StepFailed as failed:
             return Raised(Failure.of(failed))
 
@@ -428,7 +430,7 @@ class Steps:
         if not self.is_wanted(work):
             return None
         failure, options = Failure.of(error), work.options
-        uncertain = work.row.uncertain or work.expired or isinstance(error, WorkerDied)
+        uncertain = work.row.uncertain or not work.is_certain(error)
         row = work.row = msgspec.structs.replace(
             work.row, failed=work.row.failed + 1, first=work.first, failure=failure, uncertain=uncertain
         )

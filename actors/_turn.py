@@ -160,7 +160,7 @@ class Turn:
     def spawn(
         self, run: Handler, type_name: str, key: str | None, payload: bytes, digest: bytes, on_close: Kind
     ) -> tuple[ActorId, MessageId]:
-        """Begin a child with the turn; returns its address and the request's id. Without a key it gets one that no other asking ever has."""
+        """Begin a child with the turn; returns its address and the request's id. Without a key it gets one that no other ever has."""
         asked = self.ask_for(RequestKind.SPAWN, type_name if key is None else f"{type_name}/{key}", digest)
         found = request_id(self.incarnation, self.number, asked.nth)
         child = ActorId(type_name, child_key(self.actor.key, self.incarnation, self.number, asked.nth) if key is None else key)

@@ -27,6 +27,17 @@ def test_a_host_that_dies_between_turns_leaves_nothing(path: Path) -> None:
     assert BreadcrumbFile(path).found() is None
 
 
+def test_a_step_is_remembered_until_what_came_of_it_is_durable(path: Path) -> None:
+    crumbs = BreadcrumbFile(path)
+    slots = [crumbs.enter_step(request) for request in (b"runs", b"ended", b"durable")]
+    for slot in slots[1:]:
+        crumbs.end_step(slot)
+    crumbs.leave_step(slots[2])
+
+    assert BreadcrumbFile(path).found_steps() == {b"runs": Phase.STEP, b"ended": Phase.ENDED}
+    assert BreadcrumbFile(path).found() is None
+
+
 @pytest.mark.parametrize("place", range(46))
 def test_a_torn_crumb_charges_nobody_or_its_own_message(path: Path, place: int) -> None:
     BreadcrumbFile(path).enter(Phase.TURN, b"message-1")
