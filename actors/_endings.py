@@ -138,7 +138,7 @@ def life_end(task: TurnTask, handler: Handler, actor: ActorId, unretrieved: Base
         reason = " ".join(str(part) for part in cancelled.args if part)
         return Ended(refusal(ActorCancelled(actor, reason)), Status.CANCELLED)
     except BaseException as error:  # noqa: BLE001  a workflow raises whatever it likes
-        again = _continues(error)
+        again = continues(error)
         if again is None:
             return failed(explained(error))
         return Continued(again.payload) if closing is None else closing.cancelled(actor)  # whoever is to end does not go on
@@ -159,7 +159,7 @@ def explained(error: BaseException) -> BaseException:
     return refused
 
 
-def _continues(error: BaseException) -> ContinueAsNew | None:
+def continues(error: BaseException) -> ContinueAsNew | None:
     """The wish to continue as new, also where task groups have wrapped it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -84,24 +84,26 @@ class Outcomes:
         held = await hold_back(future)
         return future.result(), held
 
-    async def wait_for_step(
-        self, request: MessageId, name: str, heard: Callable[[Outcome | None], None], *, in_saga: bool = False
-    ) -> Outcome:
+    async def wait_for_step(self, request: MessageId, name: str, heard: Callable[[Outcome | None], None] | None) -> Outcome:
         """Wait for a step's outcome. If that is cancelled, the step is asked to end, and how it ends is waited for before this raises.
 
-        `heard` is told the outcome in any case; None if it did not come in time. A saga around it has to hear of it before it is undone.
+        `heard` is told the outcome in any case, None if it did not come in time: whoever is to undo it has to know.
         """
         future = self._expect(request, RequestKind.STEP, name)
         try:
             outcome: Outcome = await future
         except asyncio.CancelledError:
-            self._owner.undoing += in_saga
+            if heard is None:
+                await self._end_of_step(future, request, name)
+                raise
+            self._owner.undoing += 1
             try:
                 heard(await self._end_of_step(future, request, name))
             finally:
-                self._owner.undoing -= in_saga
+                self._owner.undoing -= 1
             raise
-        heard(outcome)
+        if heard is not None:
+            heard(outcome)
         return outcome
 
     async def _end_of_step(self, future: asyncio.Future[Outcome], request: MessageId, name: str) -> Outcome | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, ParamSpec, Self, final
 
 from ._codec import PICKLE
 from ._coroutines import ambient
-from ._endings import ContinueAsNew
+from ._endings import continues
 from ._failure import Failure
 from ._outcome_errors import CompensationFailed, StepFailed
 from ._outcomes import hold_back
@@ -152,7 +152,7 @@ class Saga:
     async def _leave(self, error: BaseException | None) -> None:
         self._is_left = True
         around = self._around
-        is_well = (error is None or isinstance(error, ContinueAsNew)) and not (around is not None and around._is_left)
+        is_well = (error is None or continues(error) is not None) and not (around is not None and around._is_left)
         undone = [entry for entry in self._entries if not entry.is_heard] if is_well else self._entries  # nobody has waited for those
         if undone or self._running:
             self._coroutines.undoing += 1

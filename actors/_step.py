@@ -69,10 +69,6 @@ class Undoing(Protocol):
 UNDOING: Final[contextvars.ContextVar[Undoing | None]] = contextvars.ContextVar("perdure_undoing", default=None)
 
 
-def _nobody_hears(outcome: Outcome | None) -> None:
-    """Nobody wants to know."""
-
-
 @final
 class Step(Generic[P, R_co]):
     """A step; call it and await what that returns. `function` is the plain function. Made by `step`."""
@@ -126,10 +122,10 @@ class Step(Generic[P, R_co]):
         if undoing is not None:
             undoing.admit()
         payload, request = self.ask(coroutines, args, kwargs)
-        hear: Callable[[Outcome | None], None] = _nobody_hears
+        hear: Callable[[Outcome | None], None] | None = None
         if undoing is not None:
             hear = undoing.expect(self, payload, idempotency_key_of(coroutines.require_turn(self.name).actor, request))
-        outcome = await coroutines.outcomes.wait_for_step(request, self.name, hear, in_saga=undoing is not None)
+        outcome = await coroutines.outcomes.wait_for_step(request, self.name, hear)
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
