@@ -130,7 +130,7 @@ async def crashed(plan: Plan, point: CrashPoint, nth: int, path: Path) -> bool:
 
 def nths(torture: bool, seed: int) -> Iterator[int]:
     """At which commits to crash: at all of them, or at some."""
-    return count(1) if torture else count(1 + seed % 9, 9)
+    return count(1) if torture else count(1 + seed % 29, 29)
 
 
 @pytest.mark.anyio
