@@ -306,7 +306,8 @@ class Coroutines:
     def _ask_to_end(self, definition: Definition, closing: Closing, turn: Turn) -> None:
         """Cancel the workflow, and the handler at work; while they clean up, nobody is cancelled once more."""
         if self._closing is not None:
-            self._closing.heed(closing, turn.actor)
+            if self._closing.heed(closing, turn.actor) and not self._closing.asked:
+                self._give_time(self._closing, definition)
             return
         self._closing = closing
         self._give_time(closing, definition)
@@ -326,6 +327,8 @@ class Coroutines:
 
     def _give_time(self, closing: Closing, definition: Definition) -> None:
         closing.overdue = False
+        if closing.alarm is not None:
+            closing.alarm.cancel()
         if self.loop.tasks():
             closing.alarm = self.loop.call_later(definition.cancel_grace, closing.expire)
 
@@ -354,6 +357,8 @@ class Coroutines:
             self.loop.cancel_all(closing.reason)
             self.loop.run()
             return True
+        if is_over:
+            closing.complain(turn.actor, self.loop.tasks(), definition.cancel_grace)
         if is_over or (end is not None and closing.swept and not self.loop.tasks()):
             self._end_life(closing, turn)
         return False

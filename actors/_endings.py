@@ -7,6 +7,7 @@ interrupt nothing, and decide only whether another life follows.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import traceback
 from typing import NamedTuple, TypeAlias, final
@@ -19,6 +20,8 @@ from ._ids import ActorId
 from ._outcome_errors import ActorCancelled
 from ._records import Outcome, Raised, Status, Value, refusal
 from ._turnloop import CURE, TurnTask
+
+logger = logging.getLogger("perdure.actors")
 
 
 class ContinueAsNew(BaseException):
@@ -94,18 +97,25 @@ class Closing:
         """What the life comes to if it lets itself be cancelled: it was said for what, or it is cancelled and nothing else."""
         return self.verdict or Ended(refusal(ActorCancelled(actor, self.reason)), Status.CANCELLED)
 
-    def heed(self, later: Closing, actor: ActorId) -> None:
-        """Another wish to end the life: it counts where this one was to go on in another, and that is not wished any more."""
+    def heed(self, later: Closing, actor: ActorId) -> bool:
+        """Another wish to end the life; returns whether it counts: where this one was to go on in another, and that is not wished any more."""
         end = self.end or self.cancelled(actor)
         wish = later.cancelled(actor)
         if _finality(wish) <= _finality(end):
-            return
+            return False
         self.reason, self.verdict = later.reason, later.verdict
         self.end = self.end and wish
+        return True
 
     def expire(self) -> None:
         """The time to clean up is over."""
         self.overdue = True
+
+    def complain(self, actor: ActorId, tasks: list[TurnTask], grace: float) -> None:
+        """Say what did not end in time, and is left behind."""
+        names = ", ".join(task.get_name() for task in tasks)
+        told = "%s was to end (%s) and did not within %g s, so this is broken off: %s; give it longer: durable_actor(cancel_grace=…)"
+        logger.warning(told, actor, self.reason, grace, names)
 
 
 def _finality(end: LifeEnd) -> int:

@@ -22,7 +22,9 @@ from contextlib import suppress
 from types import CodeType, CoroutineType, MethodType
 from typing import Any, Final, NoReturn, Protocol, Self, TypeVarTuple, Unpack, final
 
-from ._errors import NotDurable, TurnDidNotEnd
+import anyio
+
+from ._errors import ActorEvicted, NotDurable, TurnDidNotEnd
 
 Ts = TypeVarTuple("Ts")
 
@@ -35,6 +37,7 @@ LATEST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last second that 
 
 
 AWAITS_TASKS: Final = frozenset({asyncio.wait.__code__.co_filename, asyncio.TaskGroup.__aexit__.__code__.co_filename})
+ANYIO: Final = anyio.__file__.removesuffix("__init__.py")
 
 
 class Journal(Protocol):
@@ -365,6 +368,8 @@ class TurnLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **options: Any) -> TurnTask:
         """A task of this actor; the loop holds on to it until it is done. It never starts before the callback that made it has ended."""
+        if self._evicted and coro.cr_code.co_filename.startswith(ANYIO):
+            raise ActorEvicted("a task of anyio's")  # which closes what it has wrapped, or Python would say that it was never awaited
         task = TurnTask(coro, self, name=name, context=context)
         tasks = self._tasks
         if len(tasks) & 63 == 63:
