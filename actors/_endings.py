@@ -98,7 +98,7 @@ class Closing:
         return self.verdict or Ended(refusal(ActorCancelled(actor, self.reason)), Status.CANCELLED)
 
     def heed(self, later: Closing, actor: ActorId) -> bool:
-        """Another wish to end the life; returns whether it counts: where this one was to go on in another, and that is not wished any more."""
+        """Another wish to end the life; returns whether it counts: it does where another life was to follow, and is not wished."""
         end = self.end or self.cancelled(actor)
         wish = later.cancelled(actor)
         if _finality(wish) <= _finality(end):

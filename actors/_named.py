@@ -88,6 +88,14 @@ class NamedRef:
         """As `ActorRef.delete`."""
         await self._ref().delete()
 
+    async def cancel(self, reason: str = "") -> None:
+        """As `ActorRef.cancel`."""
+        await self._ref().cancel(reason)
+
+    async def terminate(self, reason: str = "") -> None:
+        """As `ActorRef.terminate`."""
+        await self._ref().terminate(reason)
+
     async def retry(self) -> None:
         """As `ActorRef.retry`."""
         await self._ref().retry()

@@ -20,7 +20,7 @@ from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
 from . import _looking
 from ._letters import letters
-from ._options import AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, StoreUrl, TypeName, checked_url
+from ._options import AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
 
 app: Final = typer.Typer(
@@ -208,6 +208,28 @@ def retry(type_name: TypeName, key: Key, store: StoreUrl) -> None:
     from . import _asking  # as above
 
     perform(partial(_asking.retry, store, type_name, key))
+
+
+@app.command()
+def cancel(type_name: TypeName, key: Key, store: StoreUrl, reason: Reason = "") -> None:
+    """Ask an actor to end, and to clean up.
+
+    Its workflow is told the reason wherever it waits. A host does it: where none answers, the request is stored for the next one.
+    """
+    from . import _asking  # as above
+
+    perform(partial(_asking.cancel, store, type_name, key, reason))
+
+
+@app.command()
+def terminate(type_name: TypeName, key: Key, store: StoreUrl, reason: Reason = "") -> None:
+    """End an actor now, quarantined or not, and clean nothing up.
+
+    A host does it: where none answers, the request is stored for the next one.
+    """
+    from . import _asking  # as above
+
+    perform(partial(_asking.terminate, store, type_name, key, reason))
 
 
 @final

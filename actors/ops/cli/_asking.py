@@ -1,4 +1,4 @@
-"""What `retry` and the changing commands of `dead-letters` do: requests that only a host can do.
+"""What `retry`, `cancel`, `terminate` and the changing commands of `dead-letters` do: requests that only a host can do.
 
 Each is durable before it is waited for, and no command waits for ever: a host that comes too late for the command still does what it asked.
 """
@@ -29,6 +29,20 @@ async def retry(store: str, type_name: str, key: str) -> None:
     async with _asking(store) as (client, patience):
         await client.ref(type_name, key).options(timeout=patience).retry()
         console().print(f"{type_name}/{key_text(key)} goes on")
+
+
+async def cancel(store: str, type_name: str, key: str, reason: str) -> None:
+    """Ask an actor to end, and say so once it has been told."""
+    async with _asking(store) as (client, patience):
+        await client.ref(type_name, key).options(timeout=patience).cancel(reason)
+        console().print(f"{type_name}/{key_text(key)} is asked to end")
+
+
+async def terminate(store: str, type_name: str, key: str, reason: str) -> None:
+    """End an actor, and say so once a host has done it."""
+    async with _asking(store) as (client, patience):
+        await client.ref(type_name, key).options(timeout=patience).terminate(reason)
+        console().print(f"{type_name}/{key_text(key)} has ended")
 
 
 async def redrive(store: str, type_name: str, key: str, seqs: list[int], *, as_json: bool) -> None:

@@ -25,6 +25,7 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="The actor's key.")]
 AnyType = Annotated[str | None, typer.Argument(metavar="TYPE", show_default=False, help="Of this type only.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called in the actor's class.")]
 Json = Annotated[str, typer.Argument(metavar="JSON", help="The arguments: an array, or an object by name.")]
+Reason = Annotated[str, typer.Argument(metavar="[REASON]", show_default=False, help="Why, for whoever waits for it.")]
 IdempotencyKey = Annotated[
     str | None, typer.Option("--key", metavar="TEXT", show_default=False, help="Idempotency key: sent again with it, it happens once.")
 ]
