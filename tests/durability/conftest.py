@@ -14,6 +14,7 @@ import pytest
 from .rig.story import Report
 
 AT_ONCE = 2  # stories; each has a host and another process
+COMPLAINTS = "Task was destroyed", "never awaited", "never retrieved"  # of Python, about what nobody has looked after
 
 TellStories = Callable[..., list[Report]]
 
@@ -38,6 +39,7 @@ def tell_stories(tmp_path: Path, pytestconfig: pytest.Config) -> TellStories:
             assert outcome.returncode == 0, outcome.stderr
             if outcome.stderr:
                 print(outcome.stderr[-10_000:])
+            assert [complaint for complaint in COMPLAINTS if complaint in outcome.stderr] == []
             return Report(*json.loads(outcome.stdout))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -71,3 +71,9 @@ def test_a_few_kills_lose_nothing(tell_stories: TellStories) -> None:
     (report,) = tell_stories(1, kills=8)
 
     assert report.violations == []
+
+
+def test_a_few_stops_in_order_lose_nothing(tell_stories: TellStories) -> None:
+    (report,) = tell_stories(1, kills=10, signal=int(signal.SIGTERM))
+
+    assert report.violations == []

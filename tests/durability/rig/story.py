@@ -32,6 +32,7 @@ from .host import ACCOUNTS, Finding, Life, begin, populate, read_findings
 CROWDED: Final[list[dict[str, Any]]] = [{"max_active": 3}, {"max_active": 0}]
 CIRCUMSTANCES: Final[list[dict[str, Any]]] = [{}, {}, *CROWDED, {"max_turns": 40, "at_once": 1}]
 PATIENCE: Final = 20.0  # seconds that a life may take to begin its work
+STOPS_WITHIN: Final = 10.0  # seconds that it may take to end
 
 
 @final
@@ -98,7 +99,10 @@ def one_life(plot: Plot, number: int, rng: random.Random) -> list[str]:
     os.close(read)
     time.sleep(rng.uniform(0.01 * serve, 0.2))
     os.kill(process, plot.signal)
+    killed = time.monotonic()
     status = wait(process)
+    if (took := time.monotonic() - killed) > STOPS_WITHIN:
+        return [f"life {number} ended {took:.1f} s after it was told to"]
     if status != (0 if serve else -plot.signal):
         return [f"life {number} ended with status {status}"]
     if serve and (crumb := BreadcrumbFile(plot.place / "store" / "breadcrumbs").found()):
