@@ -5,6 +5,7 @@ The batch that holds a message also says that its offer was accepted, so that a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import final
@@ -35,13 +36,12 @@ class Intake:
 
     async def run(self, drained: Callable[[], None]) -> None:
         """Take what comes, until cancelled; `drained` is called when all that was offered before the start is in the mailboxes."""
-        first = True
         async with aclosing(self._store.watch(self._epoch.fence)) as watch:  # type: ignore[type-var]
             async for offers in watch:
-                await self._take(offers)
-                if first:
-                    first = False
+                if not offers:
                     drained()
+                await self._take(offers)
+                await asyncio.sleep(0)  # however much was offered, turns go on
                 while self._epoch.commit.saturated:
                     with suppress(StoreFull):  # what was offered is safe where it is, until the disk has room again
                         await self._epoch.commit.space()

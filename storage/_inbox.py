@@ -23,6 +23,8 @@ from ._writer import Staged, Writer, finish
 
 TRIM_DELAY: Final = 0.25  # seconds; each trim costs a sync of the disk that commits want as well
 TRIM_AT_ONCE: Final = 10_000  # entries in one transaction, during which nobody else can offer
+PAGE: Final = 1_000  # offers handed out at once: some 10 ms of the host's time
+PAGE_BYTES: Final = 8 << 20  # and no more of them than this, but one
 CLOSE_PATIENCE: Final = 1.0  # seconds that closing waits for the write lock, which a stopped process may hold
 
 log: Final = logging.getLogger("perdure.storage")
@@ -67,11 +69,15 @@ class Inbox:
             written.add_done_callback(lambda numbers: _settle_group(group, numbers))
         return await outcome
 
+    def newest(self, partition: int) -> int:
+        """The number of the last offer."""
+        return _number(self._environment.read([numbered(COUNTER_KEY, partition)])[0])
+
     def after(self, partition: int, position: int) -> list[Offer]:
-        """The offers beyond a position, in order. Raises `StoreCorrupt` where one is missing."""
-        counter, offers = self._environment.view(lambda transaction: _offers(transaction, partition, position))
-        expected = range(position + 1, counter + 1)
-        if counter < position or [offer.number for offer in offers] != list(expected):
+        """The first offers beyond a position, in order. Raises `StoreCorrupt` where one is missing."""
+        counter, offers, whole = self._environment.view(lambda transaction: _offers(transaction, partition, position))
+        last = position + len(offers)
+        if [offer.number for offer in offers] != list(range(position + 1, last + 1)) or counter < last or (whole and counter > last):
             found = f"{len(offers)} offers and a counter at {counter}"
             what = f"its inbox does not go on from {position}: it has {found}"
             remedy = "A copy of a store is opened only after a restore."
@@ -121,16 +127,21 @@ def entry_key(partition: int, number: int) -> bytes:
     return numbered(ENTRY_KEY, partition) + NUMBER.pack(number)
 
 
-def _offers(transaction: Transaction, partition: int, position: int) -> tuple[int, list[Offer]]:
+def _offers(transaction: Transaction, partition: int, position: int) -> tuple[int, list[Offer], bool]:
+    """(the counter, a page of offers, whether there are no more)."""
     counter = _number(transaction.get(numbered(COUNTER_KEY, partition)))
     offers: list[Offer] = []
+    size = 0
     prefix = numbered(ENTRY_KEY, partition)
     with transaction.cursor() as cursor:
         found = cursor.set_range(entry_key(partition, position + 1))
         while found and cursor.key().startswith(prefix):
+            if len(offers) == PAGE or size >= PAGE_BYTES:
+                return counter, offers, False
             offers.append(Offer(_number(cursor.key()[len(prefix) :]), cursor.value()))
+            size += len(offers[-1].payload)
             found = cursor.next()
-    return counter, offers
+    return counter, offers, True
 
 
 def _put(transaction: Transaction, group: list[_Pending]) -> list[int]:

@@ -156,18 +156,20 @@ class LmdbStore:
         self._check_owned(fence)
         last = self._position(fence.partition)
         self._inbox.trim_later(fence.partition, last)
-        first = True
+        behind: int | None = self._inbox.newest(fence.partition)
         while True:
             bell = self._check_owned(fence)
             bell.listen()
             self._main.check_lock()
             self._inbox_environment.check_lock()
             offers = self._inbox.after(fence.partition, last)
-            if offers or first:
-                first = False
-                last = offers[-1].number if offers else last
+            if offers:
+                last = offers[-1].number
                 yield offers
-            else:
+            if behind is not None and last >= behind:
+                behind = None
+                yield []
+            elif not offers:
                 await bell.wait()
                 await self._look_after_bell(bell)
 

@@ -165,17 +165,19 @@ class MemoryStore:
         self._check_usable()
         self._check_owned(fence)
         last = self.disk.positions.get(fence.partition, 0)
-        first = True
+        behind = True
         while True:
             self._check_usable()
             self._check_owned(fence)
             self._bell.clear()
             offers = self.disk.after(fence.partition, last)
-            if offers or first:
-                first = False
-                last = offers[-1].number if offers else last
+            if offers:
+                last = offers[-1].number
                 yield offers
-            else:
+            if behind:
+                behind = False
+                yield []
+            elif not offers:
                 await self._bell.wait()
 
     async def close(self) -> None:

@@ -130,7 +130,8 @@ class Store(Protocol):
     def watch(self, fence: Fence) -> AsyncIterator[list[Offer]]:
         """The owner's stream of offers not accepted yet, in order, each once per owner; waits, without polling, while there are none.
 
-        The first item comes at once and holds what was offered before (possibly an empty list): an owner that has seen it is up to date.
+        They come in lists of as many as a host can take at once. An empty one, once in each watch, says that all that was offered before
+        the watch began has been handed out: an owner that has seen it is up to date.
         """
         ...
 

@@ -209,6 +209,17 @@ class StoreConformance:
 
         assert await asyncio.wait_for(waiting, SOON) == [Offer(number, b"knock")]
 
+    async def test_an_owner_hears_when_it_is_up_to_date(self, store: Store, fence: Fence) -> None:
+        """In however many lists what was offered before is handed out."""
+        numbers = await asyncio.gather(*(store.offer(0, b"x") for _ in range(2500)))
+        watch = store.watch(fence)
+
+        heard: list[int] = []
+        while offers := await asyncio.wait_for(anext_of(watch), SOON):
+            heard += [offer.number for offer in offers]
+
+        assert heard == sorted(numbers)
+
     async def test_an_accepted_offer_is_never_handed_out_again(self, store: Store, fence: Fence, tmp_path: Path) -> None:
         """One that was not accepted is, whatever crashes between."""
         for payload in (b"1", b"2", b"3"):

@@ -150,6 +150,29 @@ async def test_a_missing_offer_is_damage(store: LmdbStore, fence: Fence, key: by
         await anext(store.watch(fence))
 
 
+async def test_a_full_inbox_is_handed_out_in_pages(store: LmdbStore, fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "PAGE", 3)
+    monkeypatch.setattr(inbox_module, "PAGE_BYTES", 10)
+    await asyncio.gather(*(store.offer(0, payload) for payload in (b"", b"", b"", b"", bytes(20), b"", b"")))
+    watch = store.watch(fence)
+
+    pages = [await anext(watch) for _ in range(4)]
+
+    assert [[offer.number for offer in page] for page in pages] == [[1, 2, 3], [4, 5], [6, 7], []]
+
+
+async def test_what_is_missing_behind_a_page_is_damage(store: LmdbStore, fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "PAGE", 2)
+    await asyncio.gather(*(store.offer(0, b"x") for _ in range(4)))
+    damage(store, entry_key(0, 3), None)
+    watch = store.watch(fence)
+
+    assert len(await anext(watch)) == 2
+
+    with pytest.raises(StoreCorrupt, match="its inbox does not go on from 2"):
+        await anext(watch)
+
+
 async def test_a_counter_behind_the_position_is_damage(store: LmdbStore, fence: Fence) -> None:
     await store.offer(0, b"x")
     await accept(store, fence, 1)
