@@ -11,7 +11,7 @@ from typing import Final, final
 import msgspec
 
 from ._codec import PICKLE
-from ._errors import NotDeserializable, NotSerializable, RemoteError
+from ._errors import RemoteError
 
 MAX_TRACEBACK: Final = 16_384  # characters kept, the last ones: where it was raised
 MAX_CAUSES: Final = 4  # of causes of causes
@@ -52,7 +52,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
             return None
         try:
             exception = PICKLE.decode(self.pickled)
-        except NotDeserializable:
+        except BaseException:  # noqa: BLE001  decoding runs what the class of today says
             return None
         return exception if isinstance(exception, Exception) else None
 
@@ -60,7 +60,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
 def _text(exception: BaseException) -> str:
     try:
         text = str(exception)
-    except Exception:  # noqa: BLE001  a __str__ of the user's may raise anything
+    except BaseException:  # noqa: BLE001  a __str__ of the user's may raise anything
         return "(its text could not be had)"
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -68,7 +68,7 @@ def _text(exception: BaseException) -> str:
 def _traceback(exception: BaseException) -> str:
     try:
         lines = "".join(traceback.format_exception(exception))
-    except Exception:  # noqa: BLE001  it calls the exception's __str__, and those of its causes
+    except BaseException:  # noqa: BLE001  it calls the exception's __str__, and those of its causes
         lines = "".join(traceback.format_tb(exception.__traceback__))
     return lines[-MAX_TRACEBACK:].encode("utf-8", "backslashreplace").decode()
 
@@ -81,7 +81,7 @@ def _faithful_pickle(exception: BaseException) -> bytes | None:
     try:
         pickled = PICKLE.encode(exception)
         revived = PICKLE.decode(pickled)
-    except (NotSerializable, NotDeserializable):
+    except BaseException:  # noqa: BLE001  so do its __reduce__ and its __setstate__
         return None
     same = type(revived) is type(exception) and isinstance(revived, Exception) and _is_like(revived, exception)
     return pickled if same else None
@@ -91,5 +91,5 @@ def _is_like(revived: BaseException, exception: BaseException) -> bool:
     try:
         same_arguments = revived.args == exception.args or PICKLE.encode(revived.args) == PICKLE.encode(exception.args)
         return bool(same_arguments) and str(revived) == str(exception)
-    except Exception:  # noqa: BLE001  comparing calls the user's methods
+    except BaseException:  # noqa: BLE001  comparing calls the user's methods
         return False

@@ -48,6 +48,16 @@ class Silent(Exception):
         raise RuntimeError("no words")
 
 
+class Mute(Silent):
+    """Not even an Exception comes of asking for its text."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise SystemExit
+
+
 def raised(error: Exception, cause: Exception | None = None) -> Exception:
     """The exception after it was raised and caught."""
     try:
@@ -79,7 +89,7 @@ def test_the_remote_traceback_comes_as_a_note_with_its_causes() -> None:
     assert "ZeroDivisionError: by nought" in note
 
 
-@pytest.mark.parametrize("error", [Declined(3), Silent("a")])
+@pytest.mark.parametrize("error", [Declined(3), Silent("a"), Mute("a")])
 def test_an_exception_that_comes_back_wrong_becomes_a_remote_error(error: Exception) -> None:
     revived = Failure.of(raised(error)).revive()
 
