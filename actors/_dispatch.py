@@ -143,7 +143,11 @@ class Dispatcher:
             if commit.saturated:
                 commit.when_space(self._schedule)
                 return
-            self._take_turn(ready.popleft())
+            try:
+                self._take_turn(ready.popleft())
+            except KeyboardInterrupt:
+                self.stop()  # the next turn would cover up what this one says of itself in the breadcrumbs
+                raise
             commit.breathe()
             if time.perf_counter() > end:
                 self._schedule()
@@ -270,7 +274,7 @@ class Dispatcher:
 
     async def settled(self) -> None:
         """Return once no actor has anything to do now."""
-        if not self.idle:
+        if not (self.idle or self._stopped):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle.append(waiter)
             await waiter

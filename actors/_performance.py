@@ -201,14 +201,14 @@ class Performer:
         breadcrumbs.enter(Phase.TURN, item.envelope.id)
         try:
             taken = self._epoch.watchdog.guard((activation.actor, item.envelope.name), work)
-        except KeyboardInterrupt:  # the only one that is for the host
+        except KeyboardInterrupt:  # the only one that ends the host; the crumb stays, since it may be the message's and end the next one
             self._throw_away(activation, coroutines)
             raise
         except BaseException as error:  # noqa: BLE001  handlers raise whatever they like
+            breadcrumbs.leave()
             self._throw_away(activation, coroutines)
             return error
-        finally:
-            breadcrumbs.leave()
+        breadcrumbs.leave()
         if coroutines.evicted:
             self._throw_away(activation, coroutines)
         elif activation.coroutines is None and (taken.suspended or coroutines.loop.has_made_futures):

@@ -28,7 +28,7 @@ from .rig.fuse import Fuse
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 LIVES: Final = 3  # that a message may cost
-DEATHS: Final = {"exit": 3, "kill": -signal.SIGKILL, "block": 70}
+DEATHS: Final = {"exit": 3, "interrupt": -signal.SIGINT, "kill": -signal.SIGKILL, "block": 70}
 
 
 @pytest.fixture

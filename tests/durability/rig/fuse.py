@@ -51,6 +51,10 @@ class Fuse:
         os._exit(3)
 
     @on_event
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    @on_event
     def kill(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
