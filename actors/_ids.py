@@ -51,6 +51,8 @@ def first_incarnation(actor: ActorId, first: MessageId) -> Incarnation:
 
 def check_idempotency_key(actor: ActorId, key: str) -> None:
     """Raise InvalidKey for an idempotency key that is not Unicode text: no record could hold it."""
+    if not isinstance(key, str):
+        raise InvalidKey(actor.type, repr(key), "an idempotency key is a str")
     try:
         key.encode()
     except UnicodeEncodeError as error:
