@@ -25,6 +25,7 @@ from ._errors import NotDeserializable, NotSerializable, WrongArguments
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional and by keyword: the codec's edge
 Annotations = Callable[[], Mapping[str, object]]
 
+LONG: Final = 1 << 16  # bytes of arguments, of which a repr would cost more than a walk: of 64 MiB, two seconds
 SCALARS: Final = frozenset({int, str, bool, float, bytes, type(None)})  # whose repr says all
 
 _NEVER: Final = 1 << 30  # more arguments than any call has
@@ -184,9 +185,12 @@ class Call:
         return bound.args, bound.kwargs
 
 
-def digest_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-    """What tells two calls of one function apart; empty where the arguments cannot be taken apart: then only their order does."""
-    if not kwargs and all(type(argument) in SCALARS for argument in args):
+def digest_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], size: int) -> bytes:
+    """What tells two calls of one function apart; empty where the arguments cannot be taken apart: then only their order does.
+
+    `size`: bytes of the arguments' encoding, about.
+    """
+    if size < LONG and not kwargs and all(type(argument) in SCALARS for argument in args):
         return hashlib.blake2b(repr(args).encode(errors="surrogatepass"), digest_size=16).digest()  # type and value, in a fifth of the time
     try:
         return digest((args, dict(kwargs)) if kwargs else args)

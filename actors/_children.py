@@ -48,7 +48,8 @@ class Spawner:
         if key is not None:
             actor_id(definition.name, key)
         payload = handler.encode_call(args, kwargs)
-        child, request = turn.spawn(handler, definition.name, key, payload, digest_of_call(args, kwargs), self._on_close)
+        digest = digest_of_call(args, kwargs, len(payload))
+        child, request = turn.spawn(handler, definition.name, key, payload, digest, self._on_close)
         return child_ref(child, turn.actor, request)
 
     def options(self, *, on_parent_close: OnParentClose = "cancel") -> Spawner:

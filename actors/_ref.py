@@ -194,7 +194,7 @@ class ActorRef(Generic[A_co]):
         ActorQuarantined from the actor; AskTimeout if `options(timeout=…)` has passed.
         """
         event = self._registry().require(self.id.type).event(handler)
-        outcome = await self._asked(self._request(Kind.EVENT, event, args, kwargs), digest_of_call(args, kwargs))
+        outcome = await self._asked(self._request(Kind.EVENT, event, args, kwargs), args, kwargs)
         return _result(self._port, event, outcome)
 
     @overload
@@ -231,7 +231,8 @@ class ActorRef(Generic[A_co]):
         if coroutines is None:
             outcome = await self._bound().query(Request(self.id, Kind.EVENT, query.name, payload))
         else:
-            outcome = await _recorded(coroutines, RequestKind.QUERY, query.name, payload, self.id, digest_of_call(args, kwargs))
+            arguments = digest_of_call(args, kwargs, len(payload))
+            outcome = await _recorded(coroutines, RequestKind.QUERY, query.name, payload, self.id, arguments)
         return _result(self._port, query, outcome)
 
     async def info(self) -> ActorInfo:
@@ -339,10 +340,13 @@ class ActorRef(Generic[A_co]):
         coroutines = AMBIENT.get(None)
         return self._bound().registry if coroutines is None else coroutines.require_turn(str(self.id)).surroundings.registry
 
-    async def _asked(self, request: Request, arguments: bytes = b"") -> Outcome:
-        """The outcome of a message: in an actor, of one that is recorded with the turn; `arguments` are its digest."""
+    async def _asked(self, request: Request, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None) -> Outcome:
+        """The outcome of a message: in an actor, of one that is recorded with the turn, and known by its arguments."""
         coroutines = AMBIENT.get(None)
-        return await (self._bound().ask(request) if coroutines is None else _ask_inside(coroutines, request, arguments))
+        if coroutines is None:
+            return await self._bound().ask(request)
+        arguments = b"" if args is None else digest_of_call(args, kwargs or {}, len(request.payload))
+        return await _ask_inside(coroutines, request, arguments)
 
     def _request(self, kind: Kind, call: Handler | WaitsSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         payload = call.encode_call(args, kwargs)
@@ -432,7 +436,7 @@ class Starter:
         ref: WorkflowRef[A, R] = WorkflowRef(actor_id(definition.name, key), self._port)
         keyed = ref if self._key is None else ref.options(idempotency_key=self._key)  # for the start, and for nothing else
         request = keyed._request(_STARTS[self._if_exists], definition.require_workflow(), args, kwargs)
-        outcome = await keyed._asked(request, digest_of_call(args, kwargs))
+        outcome = await keyed._asked(request, args, kwargs)
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
         return ref

@@ -136,7 +136,7 @@ class Step(Generic[P, R_co]):
         """Ask for it with the turn; returns its arguments as bytes and the id that its outcome will have. `compensates`: what it undoes."""
         turn = coroutines.require_turn(f"the step {self.name}")
         payload = self.call.encode_call(args, kwargs)
-        digest, options = digest_of_call(args, kwargs), self._recorded_options()
+        digest, options = digest_of_call(args, kwargs, len(payload)), self._recorded_options()
         return payload, turn.begin(RequestKind.STEP, self.name, payload, digest, options=options, compensates=compensates)
 
     async def _run_here(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
