@@ -13,6 +13,7 @@
     ├── NotDurable                   something that cannot be resumed after a crash, used in an actor
     ├── RuntimeNotRunning            the runtime or client has not started, or has ended
     ├── HostNotRunning               what only a running host can answer was asked, and none runs
+    ├── PayloadTooLong               arguments or an answer beyond what may go from one process to another
     ├── ExtraNotInstalled            (ImportError) a package that only some need is missing
     ├── MailboxFull                  the actor has too much to do already
     ├── IdempotencyMismatch          a key used again for something else
@@ -295,6 +296,23 @@ class ExtraNotInstalled(PerdureError, ImportError):
 
     def __str__(self) -> str:
         return f'{self.package} is not installed. Install it with Perdure:\n    pip install "perdure[{self.extra}]"'
+
+
+@final
+class PayloadTooLong(PerdureError, ValueError):
+    """More bytes than may go between a client and its host at once: `what` has `size`, and `limit` are allowed. What was done is done."""
+
+    __module__ = "perdure.actors"
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(what, size, limit)
+        self.what = what
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        cure = "Send it in parts, keep it in a file and send the path, or ask in the host's own process."
+        return f"{self.what} has {self.size} bytes, and {self.limit} are allowed between processes. {cure}"
 
 
 @final

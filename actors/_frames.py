@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar, final
 import msgspec
 
 from ._envelope import Form
-from ._failure import Failure
-from ._records import Outcome, Raised
+from ._errors import PayloadTooLong
+from ._records import Outcome, refusal
 
 F = TypeVar("F")
 
@@ -139,12 +139,11 @@ def pack_frame(frame: ClientFrame | HostFrame) -> bytes:
 
 
 def pack_reply(number: int, outcome: Outcome) -> bytes:
-    """The bytes of a reply; of a failure that says so, where the outcome is longer than a frame may be."""
+    """The bytes of a reply; of a refusal that says so, where the outcome is longer than a frame may be."""
     raw = pack_frame(Reply(number, outcome))
     if len(raw) <= MAX_FRAME:
         return raw
-    text = f"the answer has about {len(raw)} bytes, and {MAX_FRAME} are allowed between processes"
-    return pack_frame(Reply(number, Raised(Failure("AnswerTooLong", text, ""))))
+    return pack_frame(Reply(number, refusal(PayloadTooLong("the answer", len(raw), MAX_FRAME))))
 
 
 def peer_user(connection: socket.socket) -> int | None:

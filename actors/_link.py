@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final, assert_never, final
 
 from ..storage import Store
-from ._errors import HostNotRunning, RuntimeNotRunning, WrongArguments
+from ._errors import HostNotRunning, PayloadTooLong, RuntimeNotRunning
 from ._frames import (
     MAX_FRAME,
     PROTOCOL,
@@ -154,12 +154,12 @@ class Link:
         self._awaited.pop(number, None)
 
     async def question(self, request: Request) -> Outcome:
-        """Have a query answered. Raises HostNotRunning if no host is there, or it ends meanwhile."""
+        """Have a query answered. Raises HostNotRunning if no host is there, or it ends meanwhile; PayloadTooLong."""
         session = self._session or await self._seek(request.name)
         number = next(self._numbers)
         frame = Question(number, *request.target, request.name, request.payload, request.form)
         if len(request.payload) + (1 << 12) > MAX_FRAME:
-            raise WrongArguments(f"{request.target.type}.{request.name}", "(…)", f"they have {len(request.payload)} bytes")
+            raise PayloadTooLong(f"what {request.name!r} of {request.target} is given", len(request.payload), MAX_FRAME)
         answered: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._questions[number] = answered
         session.write(frame)

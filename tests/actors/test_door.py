@@ -11,7 +11,7 @@ from typing import Self, final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perdure.actors import _door, _frames, durable_actor, on_event, query
+from perdure.actors import PayloadTooLong, _door, _frames, durable_actor, on_event, query
 from perdure.actors._envelope import Envelope, Form, Kind
 from perdure.actors._frames import (
     MAX_FRAME,
@@ -173,6 +173,8 @@ def test_an_answer_too_long_for_a_frame_says_so(monkeypatch: pytest.MonkeyPatch)
 
     assert isinstance(reply, Reply)
     assert isinstance(reply.outcome, Raised)
+    assert reply.outcome.refused
+    assert isinstance(reply.outcome.failure.revive(), PayloadTooLong)
     assert "1000 are allowed" in reply.outcome.failure.text
 
 
