@@ -14,6 +14,7 @@ from ._codec import PICKLE
 from ._errors import RemoteError
 
 MAX_TRACEBACK: Final = 16_384  # characters kept, the last ones: where it was raised
+MAX_TEXT: Final = 65_536  # characters kept, the first ones: an error may quote whatever it was given
 MAX_CAUSES: Final = 4  # of causes of causes
 _NOTE: Final = "Remote traceback:\n"
 
@@ -62,7 +63,7 @@ def _text(exception: BaseException) -> str:
         text = str(exception)
     except BaseException:  # noqa: BLE001  a __str__ of the user's may raise anything
         return "(its text could not be had)"
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text[:MAX_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
 def _traceback(exception: BaseException) -> str:

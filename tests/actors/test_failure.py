@@ -22,7 +22,7 @@ from perdure.actors import (
     VersionMismatch,
     WrongArguments,
 )
-from perdure.actors._failure import MAX_TRACEBACK, Failure
+from perdure.actors._failure import MAX_TEXT, MAX_TRACEBACK, Failure
 from perdure.storage import PerdureError
 
 
@@ -95,6 +95,12 @@ def test_an_exception_that_comes_back_wrong_becomes_a_remote_error(error: Except
 
     assert isinstance(revived, RemoteError)
     assert revived.type_name.endswith(type(error).__qualname__)
+
+
+def test_an_error_that_quotes_a_big_payload_stays_small() -> None:
+    failure = Failure.of(raised(ValueError("x" * MAX_TEXT * 2)))
+
+    assert (len(failure.text), len(failure.traceback)) == (MAX_TEXT, MAX_TRACEBACK)
 
 
 def test_an_exception_that_cannot_be_pickled_keeps_its_text() -> None:
