@@ -6,6 +6,7 @@ Whoever receives one sees the original class where that survives the round trip,
 from __future__ import annotations
 
 import traceback
+from types import TracebackType
 from typing import Final, final
 
 import msgspec
@@ -14,6 +15,7 @@ from ._codec import PICKLE
 from ._errors import RemoteError
 
 MAX_TRACEBACK: Final = 16_384  # characters kept, the last ones: where it was raised
+MAX_FRAMES: Final = 100  # that are written of a traceback, the last ones: a thousand, of a recursion without end, cost 10 ms
 MAX_TEXT: Final = 65_536  # characters kept, the first ones: an error may quote whatever it was given
 MAX_CAUSES: Final = 4  # of causes of causes
 _NOTE: Final = "Remote traceback:\n"
@@ -58,6 +60,16 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return exception if isinstance(exception, Exception) else None
 
 
+def innermost(exception: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """An exception with the last frames of its traceback, as `logging` takes it for `exc_info`."""
+    shown = last = exception.__traceback__
+    for _ in range(MAX_FRAMES):
+        last = last and last.tb_next
+    while shown and last:
+        shown, last = shown.tb_next, last.tb_next
+    return type(exception), exception, shown
+
+
 def _text(exception: BaseException) -> str:
     try:
         text = str(exception)
@@ -68,9 +80,9 @@ def _text(exception: BaseException) -> str:
 
 def _traceback(exception: BaseException) -> str:
     try:
-        lines = "".join(traceback.format_exception(exception))
+        lines = "".join(traceback.format_exception(*innermost(exception)))
     except BaseException:  # noqa: BLE001  it calls the exception's __str__, and those of its causes
-        lines = "".join(traceback.format_tb(exception.__traceback__))
+        lines = "".join(traceback.format_tb(exception.__traceback__, limit=-MAX_FRAMES))
     return lines[-MAX_TRACEBACK:].encode("utf-8", "backslashreplace").decode()
 
 

@@ -20,7 +20,7 @@ from ._endings import Ended, Ending
 from ._envelope import STARTS, Kind
 from ._epoch import Epoch
 from ._errors import ActorCompleted, HandlerInterrupted
-from ._failure import Failure
+from ._failure import Failure, innermost
 from ._firing import Firing
 from ._ids import ActorId
 from ._lives import Lives
@@ -152,7 +152,12 @@ class Settlement:
                 activation.back_off(BackOff(item.seq, attempts, turn.time + delay), turn)
                 self.books.touch(activation, len(activation.state) + 100)
                 logger.warning(
-                    "%s: %s failed (attempt %d), again in %.1f s", activation.actor, envelope.name, attempts, delay, exc_info=error
+                    "%s: %s failed (attempt %d), again in %.1f s",
+                    activation.actor,
+                    envelope.name,
+                    attempts,
+                    delay,
+                    exc_info=innermost(error),
                 )
                 return
         if activation.definition.on_poison == "quarantine" and not envelope.ask and envelope.kind not in STARTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 from collections.abc import Callable
 
 import msgspec
@@ -22,7 +23,7 @@ from perdure.actors import (
     VersionMismatch,
     WrongArguments,
 )
-from perdure.actors._failure import MAX_TEXT, MAX_TRACEBACK, Failure
+from perdure.actors._failure import MAX_FRAMES, MAX_TEXT, MAX_TRACEBACK, Failure, innermost
 from perdure.storage import PerdureError
 
 
@@ -95,6 +96,17 @@ def test_an_exception_that_comes_back_wrong_becomes_a_remote_error(error: Except
 
     assert isinstance(revived, RemoteError)
     assert revived.type_name.endswith(type(error).__qualname__)
+
+
+def test_of_an_endless_recursion_the_last_frames_are_kept() -> None:
+    def recurse(depth: int) -> None:
+        recurse(depth - 1) if depth else exec("1 / 0")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        recurse(500)
+
+    assert [len(traceback.extract_tb(innermost(error)[2])) for error in (caught.value, raised(ValueError()))] == [MAX_FRAMES, 1]
+    assert 'File "<string>", line 1' in Failure.of(caught.value).traceback
 
 
 def test_an_error_that_quotes_a_big_payload_stays_small() -> None:
