@@ -71,13 +71,15 @@ class Performer:
         if envelope.due > now and envelope.parent is None:  # what a parent says is due is yet to come
             now = envelope.due
         if snapshot is None:
-            return Turn(activation.actor, first_incarnation(activation.actor, envelope.id), 1, now, self._epoch, item.seq, envelope.headers)
-        time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead
-        turn = Turn(activation.actor, snapshot.incarnation, snapshot.turn + 1, time, self._epoch, item.seq, envelope.headers)
-        if activation.signals is not None:
-            turn.signals = activation.signals
-        if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
-            turn.attempt += snapshot.back_off.attempts
+            life = first_incarnation(activation.actor, envelope.id)
+            turn = Turn(activation.actor, life, 1, now, self._epoch, item.seq, envelope.headers)
+        else:
+            time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead
+            turn = Turn(activation.actor, snapshot.incarnation, snapshot.turn + 1, time, self._epoch, item.seq, envelope.headers)
+            if activation.signals is not None:
+                turn.signals = activation.signals
+            if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
+                turn.attempt += snapshot.back_off.attempts
         if self._epoch.charges:
             turn.attempt += self._settlement.books.interrupted(item)
         return turn

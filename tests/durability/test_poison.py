@@ -84,6 +84,19 @@ async def test_a_message_that_kills_its_host_is_put_aside(url: str, death: str, 
 
 
 @pytest.mark.slow
+async def test_failed_and_interrupted_attempts_are_counted_apart(url: str, pytestconfig: pytest.Config) -> None:
+    async with Client(url) as client:
+        await client.ref(Fuse, "poison").send_event(Fuse.stumble)
+        ends = await asyncio.to_thread(lives, url, pytestconfig.rootpath, 2)
+        with hosted(url, pytestconfig.rootpath):
+            count = await client.ref(Fuse, "poison").ask(Fuse.add)
+            (letter,) = await letters(client)
+
+    assert (ends, count) == ([3, 3], 1)
+    assert (letter.failed, letter.interrupted) == (3, 2)
+
+
+@pytest.mark.slow
 async def test_a_state_that_kills_its_host_is_quarantined(url: str, pytestconfig: pytest.Config) -> None:
     async with Client(url) as client:
         poison, other = client.ref(Fuse, "poison"), client.ref(Fuse, "other")

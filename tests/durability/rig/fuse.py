@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import threading
+from datetime import timedelta
 from typing import Final
 
-from perdure.actors import Runtime, durable_actor, on_event
+from perdure.actors import Retry, Runtime, current_actor, durable_actor, on_event
 
 TURN_LIMIT: Final = 0.2  # seconds
 
@@ -29,7 +30,7 @@ class Bomb:
         return "armed"
 
 
-@durable_actor
+@durable_actor(retry=Retry(initial=timedelta(milliseconds=10)))
 class Fuse:
     """Counts, until it blows."""
 
@@ -53,6 +54,12 @@ class Fuse:
     @on_event
     def interrupt(self) -> None:
         raise KeyboardInterrupt
+
+    @on_event
+    def stumble(self) -> None:
+        if current_actor().attempt <= 2:
+            os._exit(3)
+        raise ValueError("the third time it stands")
 
     @on_event
     def kill(self) -> None:
