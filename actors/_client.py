@@ -126,7 +126,7 @@ class Client:
         """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. No host is needed.
 
         `waiting_for`: those that wait for something of that name. Actors that come or go meanwhile may be missed, and so may what is in the
-        inbox still. Raises ValueError for an unknown status.
+        inbox still. Raises ValueError for an unknown status, and its InvalidKey for a prefix of no key.
         """
         entered = self._open("a list of actors")
         wanted = "suspended" if waiting_for is not None and status is None else status

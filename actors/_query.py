@@ -187,7 +187,9 @@ async def read_info(reads: Reads, actor: ActorId) -> ActorInfo:
 
 
 async def scan_infos(reads: Reads, type_name: str | None, status: Status | None, prefix: str) -> AsyncIterator[ActorInfo]:
-    """The infos of all actors that fit, from their records alone, in order of (type, key)."""
+    """The infos of all actors that fit, from their records alone, in order of (type, key). Raises InvalidKey where no key begins so."""
+    if prefix:
+        actor_id(type_name or "(any)", prefix)
     wanted = None if status is None else status.name.lower()
     indexed = status if status is not Status.IDLE else None
     async for actors in scan_actors(reads, type_name, indexed, prefix):

@@ -127,7 +127,7 @@ class Runtime:
         """The infos of all actors, in order of (type, key); of one type, of one status, of keys that begin so. All of it is durable.
 
         `waiting_for`: those that wait for something of that name (a signal, a step). Actors that come or go meanwhile may be missed. Raises
-        ValueError for an unknown status.
+        ValueError for an unknown status, and its InvalidKey for a prefix of no key.
         """
         host = await self._current("a list of actors")
         name = None if actor is None else self.registry.of(actor).name
