@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -173,10 +174,13 @@ def compare(store_url: str, pytestconfig: pytest.Config) -> Compare:
 
 @pytest.mark.slow
 def test_the_others_hardly_notice_poison(compare: Compare, torture: bool) -> None:
-    comparison = compare(15, 2.0) if torture else compare(3, 0.4)
+    # The full figure wants a machine with nothing else to do: at a load of 3 on two cores, a load compared with itself comes out 5 % off.
+    comparison = compare(40, 1.0) if torture else compare(4, 0.4)
 
     left = statistics.median(poisoned / alone for alone, poisoned in zip(comparison.alone, comparison.poisoned, strict=True))
-    print(f"{left:.3f} of the work is done beside {RATE} messages of poison a second; {comparison._replace(letters=[])}")
+    print(
+        f"{left:.3f} of the work is done beside {RATE} messages of poison a second; load {os.getloadavg()}; {comparison._replace(letters=[])}"
+    )
     assert left > 1 - (LOSS if torture else TOLERANCE)
     assert {tuple(letter[1:]) for letter in comparison.letters} == {(ATTEMPTS, 0)}
     assert len(comparison.letters) == comparison.sent

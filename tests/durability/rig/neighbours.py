@@ -3,7 +3,8 @@
     python -m tests.durability.rig.neighbours URL [--rounds N] [--seconds S] [--rate R]
 
 Each round measures both, one right after the other, in asks answered to each second of the process's own time: what else the machine does
-counts on neither side. The load is closed, and large enough that nothing is ever idle in a store in memory.
+counts on neither side. Every other round begins with the poison, so that a machine that grows slower, or faster, favours neither. A rate of
+0 measures the load against itself, and so what the instrument is worth.
 """
 
 from __future__ import annotations
@@ -82,23 +83,24 @@ class Neighbourhood:
 
 async def compare(url: str, rounds: int, seconds: float, rate: float) -> Comparison:
     """Both phases, so many times."""
-    figures: list[tuple[float, float]] = []
+    figures: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     async with Runtime(url, [Neighbour, Victim]) as runtime, asyncio.TaskGroup() as tasks:
         place = Neighbourhood(runtime)
         asking = [tasks.create_task(place.ask(number)) for number in range(ASKING)]
-        for _ in range(rounds):
-            figures.append(await place.measure(seconds))
-            poisoning = tasks.create_task(place.poison(rate))
-            figures.append(await place.measure(seconds))
-            place.poisoned = False
-            await poisoning
-            await buried(runtime, place.sent)
+        for number in range(rounds):
+            for poisoned in (False, True) if number % 2 else (True, False):
+                poisoning = tasks.create_task(place.poison(rate)) if poisoned and rate else None
+                figures[poisoned].append(await place.measure(seconds))
+                place.poisoned = False
+                if poisoning is not None:
+                    await poisoning
+                    await buried(runtime, place.sent)
         letters = await buried(runtime, place.sent)
         for task in asking:
             task.cancel()
-    own, wall = [each[0] for each in figures], [each[1] for each in figures]
+    (alone, alone_by_wall), (beside, beside_by_wall) = (map(list, zip(*figures[poisoned], strict=True)) for poisoned in (False, True))
     told = [(letter.actor.key, letter.failed, letter.interrupted) for letter in letters]
-    return Comparison(own[::2], own[1::2], wall[::2], wall[1::2], place.sent, told)
+    return Comparison(alone, beside, alone_by_wall, beside_by_wall, place.sent, told)
 
 
 async def buried(runtime: Runtime, count: int) -> list[DeadLetterInfo]:
