@@ -178,9 +178,8 @@ def test_the_others_hardly_notice_poison(compare: Compare, torture: bool) -> Non
     comparison = compare(40, 1.0) if torture else compare(4, 0.4)
 
     left = statistics.median(poisoned / alone for alone, poisoned in zip(comparison.alone, comparison.poisoned, strict=True))
-    print(
-        f"{left:.3f} of the work is done beside {RATE} messages of poison a second; load {os.getloadavg()}; {comparison._replace(letters=[])}"
-    )
+    print(f"{left:.3f} of the work is done beside {RATE} messages of poison a second; load {os.getloadavg()}")
+    print(comparison._replace(letters=[]))
     assert left > 1 - (LOSS if torture else TOLERANCE)
     assert {tuple(letter[1:]) for letter in comparison.letters} == {(ATTEMPTS, 0)}
     assert len(comparison.letters) == comparison.sent
