@@ -137,7 +137,10 @@ class Supervision(msgspec.Struct, frozen=True):
 
     def directive(self, error: BaseException) -> Directive:
         """What to do about an error."""
-        return next((self.directives[each] for each in type(error).__mro__ if each in self.directives), self.otherwise)
+        for each in type(error).__mro__:
+            if each in self.directives:
+                return self.directives[each]
+        return self.otherwise
 
 
 @final

@@ -19,15 +19,17 @@ import msgspec
 
 from ..storage import Gate
 from ._activation import Delivery
+from ._attempts import Attempts
 from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
-from ._errors import NotDeserializable, NotDurable
+from ._errors import NotDeserializable
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
 from ._outstanding import Outstanding, recorded_options
 from ._persistence import delete_request, put_request, suffix_of
+from ._process_call import in_a_process
 from ._records import OUTCOME, Outcome, Raised, RequestKind, RequestRow, Value
 from ._ref import Request
 from ._step import STEP, Compensated, StepInfo, encoded_result, find_step
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before the step is given up
 COMPLAIN_EVERY: Final = 60.0  # seconds between warnings of a step that has no time-out and does not end
 THREADS: Final = 64  # `def` steps that run at the same time
-CURE: Final = "leave out executor='process'; or let several steps do the work, whose outcomes tell how far it is"
 
 logger = logging.getLogger("perdure.actors")
 
@@ -96,7 +97,7 @@ class Steps:
         self._works: dict[MessageId, Outstanding] = {}
         self._announced: dict[MessageId, tuple[ActorId, RequestRow]] = {}  # by turns that are not durable yet
         self._given_up: set[MessageId] = set()  # likewise
-        self._tasks: asyncio.TaskGroup | None = None
+        self._attempts: Final = Attempts()
         self._context = contextvars.copy_context()  # each attempt begins in it, and sees nothing that another one has set
         self._waiting: list[Outstanding] = []  # until `run` begins
         self._stopped = False
@@ -199,17 +200,12 @@ class Steps:
     def is_wanted(self, work: Outstanding) -> bool:
         """Whether its outcome is still to come from this epoch."""
         request = work.row.id
-        return self._tasks is not None and self._works.get(request) is work and request not in self._given_up
+        return self._attempts.are_begun and self._works.get(request) is work and request not in self._given_up
 
     async def run(self) -> None:
         """Let steps run, until cancelled: then those that run are cancelled, and stay outstanding."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                try:
-                    await self._look_after()
-                finally:
-                    self._tasks = None  # what ends now is to begin nothing
+            await self._attempts.run(self._look_after)
         finally:
             with anyio.CancelScope(shield=True):
                 if self._threads is not None:
@@ -260,7 +256,7 @@ class Steps:
         work.alarm = None
         if self._stopped:
             return
-        if self._tasks is None:
+        if not self._attempts.are_begun:
             self._waiting.append(work)
         elif work.row.ending:
             self._finish(work, work.cancelled())
@@ -295,10 +291,9 @@ class Steps:
         return work.failed(reason, None if row.failure is None else row.failure.revive())
 
     def _go(self, work: Outstanding, see_to: Callable[[Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
-        assert self._tasks is not None
         work.ticket = None
         self._running += 1
-        work.task = self._tasks.create_task(self._perform(work, see_to), context=self._context.copy())
+        work.task = self._attempts.begin(self._perform(work, see_to), f"the step {work.row.name} of {work.actor}", self._context.copy())
 
     async def _perform(self, work: Outstanding, see_to: Callable[[Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
         try:
@@ -371,11 +366,11 @@ class Steps:
     def _note_end(self, work: Outstanding, slot: int, is_certain: bool) -> None:
         """An attempt that may have done something is remembered until what came of it is durable, by the next host if this one ends now."""
         breadcrumbs = self._epoch.breadcrumbs
-        if is_certain or (self._tasks is not None and not self.is_wanted(work)):
+        if is_certain or (self._attempts.are_begun and not self.is_wanted(work)):
             breadcrumbs.leave_step(slot)
             return
         breadcrumbs.end_step(slot)
-        if self._tasks is not None:
+        if self._attempts.are_begun:
             self._epoch.commit.gate.when_open(lambda error: None if error else breadcrumbs.leave_step(slot))
 
     def _note_beginning(self, work: Outstanding) -> float | None:
@@ -410,7 +405,7 @@ class Steps:
             from ._processes import Processes  # only who has such steps loads it
 
             self._processes = Processes()
-        call = partial(_in_a_process, step.function, args, kwargs, about, compensates)
+        call = partial(in_a_process, step.function, args, kwargs, about, compensates)
         return await self._processes.run(update_wrapper(call, step.function, updated=()))  # errors are to name the step
 
     def _expire(self, work: Outstanding) -> None:
@@ -484,26 +479,3 @@ class Steps:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class _ProcessWork:
-    """What a step in a process of its own may do of what the others may: nothing that needs the host."""
-
-    def heartbeat(self, progress: object) -> None:
-        """Refused."""
-        raise NotDurable("a heartbeat from another process", CURE)
-
-    def emit(self, name: str, payload: object) -> None:
-        """Refused."""
-        raise NotDurable("an item emitted from another process", CURE)
-
-
-def _in_a_process(  # in the worker
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    about: tuple[ActorId, int, MessageId, Any],
-    compensates: Compensated | None,
-) -> Any:
-    STEP.set(StepInfo(_ProcessWork(), *about, {}, compensates))
-    return function(*args, **kwargs)

@@ -418,6 +418,7 @@ ROWS: Final[dict[type[BaseException], Row]] = {
         told(lambda world, _: world.ref(Clerk, "\ud800").info()), ("'\\ud800'", "Clerk", "surrogate", "Any Unicode text")
     ),
     actors.KeyTooLong: Row(told(lambda world, _: world.ref(Clerk, "k" * 201).info()), ("Clerk", "201 bytes", "Hash what is longer")),
+    actors.PayloadTooLong: Row(ask_too_much, ("what 'peep' of Clerk/c-1 is given", "bytes", "file")),
     actors.MailboxFull: Row(told(fill_the_mailbox), ("Clerk/c-1 is full", "1 message", "mailbox_limit=…")),
     actors.NonDeterminismError: Row(
         told(change_the_code),

@@ -51,7 +51,7 @@ def _anew() -> None:
 
 
 @step
-async def undo(what: str = "hesitate") -> None:
+async def undo(what: str) -> None:
     DONE.append(f"undo {what}")
 
 
@@ -325,13 +325,14 @@ class Straggler:
 
     @workflow
     async def run(self) -> None:
+        tasks: list[asyncio.Task[None]] = []
         with suppress(ValueError):
             async with saga():
-                late = asyncio.create_task(self.late())
+                tasks.append(asyncio.create_task(self.late()))
                 await do("first")
                 raise ValueError
         with suppress(asyncio.CancelledError):
-            await late
+            await tasks[0]
 
     async def late(self) -> None:
         await wait_for_signal(Straggler.go)
@@ -390,7 +391,7 @@ class Hasty:
     async def run(self) -> None:
         async with saga():
             await do("a")
-            await do_in_a_thread("b")
+            await do_in_a_thread("b")  # pyright: ignore[reportGeneralTypeIssues]
 
 
 async def test_a_step_that_does_not_end_keeps_no_saga_from_being_undone(make_world: MakeWorld) -> None:
@@ -436,7 +437,7 @@ async def test_a_saga_around_one_that_took_long_is_undone(make_world: MakeWorld)
 
 
 @step(compensate=undo, retry=Retry(max_attempts=1))
-async def hesitate() -> None:
+async def hesitate(what: str) -> None:
     DONE.append("attempt")
     gate("begun").set()
     await gate("hesitate").wait()
@@ -450,7 +451,7 @@ class Deployed:
     @workflow
     async def run(self) -> None:
         async with saga():
-            await hesitate()
+            await hesitate("hesitate")
 
 
 async def test_an_attempt_that_a_stop_cut_off_may_have_been_it(tmp_path: Any) -> None:

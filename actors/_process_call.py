@@ -1,0 +1,37 @@
+"""A step in a process of its own: what the worker process calls, and what a step may not do there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, final
+
+from ._errors import NotDurable
+from ._ids import ActorId, MessageId
+from ._step import STEP, Compensated, StepInfo
+
+CURE: Final = "leave out executor='process'; or let several steps do the work, whose outcomes tell how far it is"
+
+
+@final
+class _NoHost:
+    """What a step in a process of its own may do of what the others may: nothing that needs the host."""
+
+    def heartbeat(self, progress: object) -> None:
+        """Refused."""
+        raise NotDurable("a heartbeat from another process", CURE)
+
+    def emit(self, name: str, payload: object) -> None:
+        """Refused."""
+        raise NotDurable("an item emitted from another process", CURE)
+
+
+def in_a_process(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    about: tuple[ActorId, int, MessageId, Any],
+    compensates: Compensated | None,
+) -> Any:
+    """Call a step's function in the worker; `about` is its actor, attempt, request and progress."""
+    STEP.set(StepInfo(_NoHost(), *about, {}, compensates))
+    return function(*args, **kwargs)
