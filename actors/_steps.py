@@ -246,7 +246,7 @@ class Steps:
     def _begin_when_due(self, work: Outstanding, error: BaseException | None = None) -> None:
         if error is not None or self._works.get(work.row.id) is not work:
             return
-        if work.row.due > self._epoch.clock.now():
+        if work.row.due > self._epoch.clock.now() and not work.row.ending:
             work.alarm = self._epoch.clock.call_at(work.row.due, partial(self._begin, work))
         else:
             self._begin(work)
@@ -297,7 +297,7 @@ class Steps:
 
     async def _perform(self, work: Outstanding, see_to: Callable[[Outstanding], Coroutine[Any, Any, Outcome | None]]) -> None:
         try:
-            outcome = await see_to(work)
+            outcome = work.cancelled() if work.row.ending else await see_to(work)
             if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
         finally:
