@@ -22,7 +22,7 @@ import msgspec
 from perdure.actors import ActorQuarantined
 from perdure.actors.testing import World
 
-from .matrix import PROGRAMS
+from .programs import PROGRAMS
 from .script import KEY, Ask, Program
 from .stage import Ledger, ending, give, jump, nothing, rest, stage
 

@@ -43,9 +43,9 @@ PATIENT: Final = Retry(max_attempts=9, initial=timedelta(hours=1), maximum=timed
 # --- steps ---
 
 
-def note_this() -> None:
+def note_this(undone: str = "") -> None:
     info = step_info()
-    info.resources["ledger"].note(info.idempotency_key)
+    info.resources["ledger"].note(info.idempotency_key, undone)
 
 
 @step
@@ -543,4 +543,3 @@ PROGRAMS: Final = (
     Program(Troubled, (Tell(Troubled.shaky, "tea"), Tell(Troubled.late, "milk"), Send(Troubled.broken, "salt"), *AN_HOUR_LATER)),
     Program(Closing, (Tell(Closing.linger, "one"), Tell(Closing.linger, "two"))),
 )
-ACTORS: Final[tuple[type, ...]] = (Account, *(program.actor for program in PROGRAMS))

@@ -35,7 +35,23 @@ class Pass(NamedTuple):
     by: timedelta
 
 
-Stimulus: TypeAlias = Send | Tell | Ask | Pass
+class Cancel(NamedTuple):
+    """Somebody wants it to end."""
+
+    reason: str
+
+
+class Terminate(NamedTuple):
+    """Somebody ends it."""
+
+    reason: str
+
+
+class Redrive(NamedTuple):
+    """All that was put aside is put back."""
+
+
+Stimulus: TypeAlias = Send | Tell | Ask | Pass | Cancel | Terminate | Redrive
 
 
 class Program(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import threading
 from collections import defaultdict
@@ -14,17 +15,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar, final
 
-from perdure.actors import ActorFailed, RuntimeNotRunning, WorkflowRef, send_signal
+from perdure.actors import ActorCancelled, ActorFailed, ActorId, RuntimeNotRunning, WorkflowRef, send_signal
 from perdure.actors._persistence import read_stream
 from perdure.actors.testing import World
 from perdure.storage import CommitUncertain
 
-from .matrix import ACTORS
-from .script import KEY, Ask, Pass, Program, Send, Stimulus, Tell
+from .matrix import Diary
+from .programs import ACTORS
+from .script import KEY, Ask, Cancel, Pass, Program, Redrive, Send, Stimulus, Tell, Terminate
 
 T = TypeVar("T")
+IDS: Final = re.compile(r"[0-9a-f]{32}(-\d+)*")  # they are others in each run
 
 
 @final
@@ -36,10 +39,10 @@ class Ledger:
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         self.commits: Callable[[], int] = lambda: 0
 
-    def note(self, key: str) -> None:
-        """Write it down, durably. Of a thread it is not known which commit its outcome comes with: any later one."""
+    def note(self, key: str, undone: str = "") -> None:
+        """Write it down, durably, and what was undone. Of a thread it is not known which commit its outcome comes with: any later one."""
         commits = self.commits() if threading.current_thread() is threading.main_thread() else sys.maxsize
-        os.write(self._file, f"{key} {commits}\n".encode())
+        os.write(self._file, f"{key} {commits} {undone}\n".encode())
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -50,9 +53,14 @@ class Ledger:
         """After which commits each key was used, in order."""
         found = defaultdict[str, list[int]](list)
         for line in self._path.read_text().splitlines():
-            key, commits = line.split()
+            key, commits, _ = line.split(" ", 2)
             found[key].append(int(commits))
         return found
+
+    def undone(self) -> list[str]:
+        """What was undone, in order; what was undone again after a crash only once."""
+        found = {key: undone for key, _, undone in (line.split(" ", 2) for line in self._path.read_text().splitlines())}
+        return [undone for undone in found.values() if undone]
 
     def doubled(self, most: int = 1) -> Mapping[str, list[int]]:
         """What of it is there more than so often."""
@@ -69,13 +77,17 @@ class Ending(NamedTuple):
     answers: list[object]
     items: list[tuple[str, bytes]]
     letters: list[tuple[str, str, int]]
+    undone: list[str]
+    others: list[tuple[str, str, list[str]]]
 
 
 @asynccontextmanager
 async def stage(path: Path, max_active: int = 10_000, store: str = "memory:", time: float = 0.0) -> AsyncIterator[tuple[World, Ledger]]:
     """A world in which it is `time`, if that is given, and the ledger that its steps write at a path."""
     ledger = Ledger(path)
-    world = World(ACTORS, store=store, max_active=max_active, resources={"ledger": ledger}, seed=os.getpid())
+    resources: dict[str, Any] = {"ledger": ledger}
+    world = World(ACTORS, store=store, max_active=max_active, resources=resources, seed=os.getpid())
+    resources["clock"] = world.clock
     world.clock.move_to(time)
     async with world:
         ledger.commits = lambda: world.store.commits
@@ -124,6 +136,13 @@ async def give(world: World, program: Program, number: int, stimulus: Stimulus) 
         case Pass(by):
             end = world.clock.now() + by.total_seconds()
             return await surely(lambda: world.advance(timedelta(seconds=end - world.clock.now())))
+        case Cancel(reason):
+            return await surely(lambda: ref.cancel(reason))
+        case Terminate(reason):
+            return await surely(lambda: ref.terminate(reason))
+        case Redrive():
+            await surely(ref.redrive)  # how many they were is not known if it was only done again
+            return None
 
 
 async def rest(world: World, at_rest: Callable[[], Awaitable[None]]) -> None:
@@ -148,8 +167,20 @@ async def ending(world: World, ledger: Ledger, program: Program, answers: list[o
     told = await surely(lambda: ref.query(program.actor.diary))
     info = await surely(ref.info)
     items = [(row.name, row.payload) for _, row in await read_stream(world.store, ref.id, 0, 100)]
-    letters = [(letter.handler, letter.error, letter.failed) for letter in await surely(world.dead_letters)]
-    return Ending(info.status, len(ledger.read()), result, told, answers, items, letters)
+    letters = [(letter.handler, IDS.sub("…", letter.error), letter.failed) for letter in await surely(world.dead_letters)]
+    others = await surely(lambda: others_than(world, ref.id))
+    return Ending(info.status, len(ledger.read()), result, told, answers, items, letters, ledger.undone(), others)
+
+
+async def others_than(world: World, actor: ActorId) -> list[tuple[str, str, list[str]]]:
+    """Type, status and diary of all other actors, in no order of theirs: some keys are drawn anew in each run."""
+    found = []
+    async for info in world.actors():
+        kept: Any = world.registry.require(info.id.type).cls
+        if info.id != actor:
+            told = await world.ref(kept, info.id.key).query(kept.diary) if issubclass(kept, Diary) else []
+            found.append((info.id.type, info.status, told))
+    return sorted(found)
 
 
 async def outcome(ref: WorkflowRef[Any, object]) -> object:
@@ -157,7 +188,9 @@ async def outcome(ref: WorkflowRef[Any, object]) -> object:
     try:
         return await ref.result()
     except ActorFailed as failed:
-        return failed.error
+        return failed.error, [error.step for error in failed.compensation_errors]
+    except ActorCancelled as cancelled:
+        return str(cancelled)
 
 
 async def nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from perdure.actors.testing import CrashPoint
 
-from .matrix import PROGRAMS
+from .programs import PROGRAMS
 from .script import Program
 from .stage import Ledger, nothing, play, stage, undisturbed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .fresh import live
-from .matrix import PROGRAMS
+from .programs import PROGRAMS
 from .stage import Ledger, undisturbed
 
 pytestmark = pytest.mark.anyio

@@ -35,7 +35,7 @@ from perdure.actors._records import Asked, LogEntry, RequestKind
 from perdure.actors.testing import World
 
 from .fresh import ROOT, live
-from .matrix import PROGRAMS
+from .programs import PROGRAMS
 from .stage import undisturbed
 
 pytestmark = pytest.mark.anyio
