@@ -23,6 +23,7 @@ from perdure.actors import (
     Client,
     Retry,
     Runtime,
+    _link,
     codec_named,
     current_actor,
     durable_actor,
@@ -291,6 +292,13 @@ async def use_without_a_host(place: Path) -> None:
         await world.ref(Clerk, "c-1").ask(Clerk.do, "nothing")
     async with Client(f"lmdb:{place}/s") as client:
         await client.ref(Clerk, "c-1").query(Clerk.peep)
+
+
+async def ask_too_much(place: Path) -> None:
+    async with World([Clerk], store=f"lmdb:{place}/s"), Client(f"lmdb:{place}/s") as client:
+        with pytest.MonkeyPatch.context() as patches:
+            patches.setattr(_link, "MAX_FRAME", 1)
+            await client.ref(Clerk, "c-1").query(Clerk.peep)
 
 
 async def use_without_the_extra(place: Path) -> None:
