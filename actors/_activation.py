@@ -81,7 +81,7 @@ class Activation:
         "failure",
         "fired",
         "gate",
-        "held",
+        "handled",
         "letters",
         "mailbox",
         "outstanding",
@@ -104,8 +104,8 @@ class Activation:
         self.arrivals: deque[Delivery] | None = None
         self.asked: dict[int, list[Delivery]] | None = None  # who waits for the outcome of a message, by seq
         self.awaiters: set[Awaiter] | None = None  # beyond this process's memory, read for a deletion, which is to tell them all
-        self.outstanding: list[MessageId] | None = None  # requests, read for a deletion, which is to give them all up
-        self.held: tuple[int, Envelope] | None = None  # the event whose handler waits, read for what ends it without a replay
+        self.outstanding: list[MessageId] | None = None  # requests, read for what ends it without a replay, and gives them all up
+        self.handled: tuple[int, Envelope] | None = None  # the event whose handler waits, read for what ends it without a replay
         self.children: dict[MessageId, ChildRow] | None = None  # in the order in which they were spawned
         self.letters: list[StoredLetter] | None = None  # its dead ones, read for a request about them, which is accepted next
         self.gate = DURABLE
@@ -115,9 +115,9 @@ class Activation:
         self.wanted = False  # the loader has it on its list
         self.used = True
         self.coroutines: Coroutines | None = None  # what of it waits, or has: what it keeps in its state may be bound to their loop
-        self.signals: dict[str, list[KeptSignal]] | None = None  # that nobody has taken yet, by name
+        self.signals: dict[str, list[KeptSignal]] | None = None  # that are kept, by name
         self.failed: tuple[int, int] = (0, 0)  # (seq, attempts) of a signal that is tried again at once
-        self.fired = 0.0  # the due time of the last firing that was put into the mailbox
+        self.fired = 0.0  # when the last firing was due, or new beginning, that was put into the mailbox
         self._instance: object | None = None
         self._staged_status: Status | None = None
         self._staged_wake = math.inf
@@ -156,7 +156,7 @@ class Activation:
 
     @property
     def kept_signals(self) -> dict[str, list[KeptSignal]]:
-        """The declared signals that nobody has taken yet, by name."""
+        """The signals that are kept, by name."""
         return NO_SIGNALS if self.signals is None else self.signals  # type: ignore[return-value]
 
     def refusal(self) -> ActorQuarantined | None:

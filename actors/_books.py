@@ -131,10 +131,13 @@ class Books:
         for reader in self.epoch.readers.pop(activation.actor, ()):
             activation.gate.when_open(partial(settle, reader))
 
-    def give_up(self, activation: Activation, request: MessageId) -> None:
-        """Nobody waits for that outcome any more: what is done for it ends, once that is durable."""
-        delete_request(self.epoch.commit.batch, activation.suffix, request)
-        self.epoch.errands.give_up(request, self.touch(activation))
+    def give_up_all(self, activation: Activation) -> None:
+        """Nobody waits for what the actor has asked for any more: what is done for it ends, once that is durable."""
+        requests = activation.coroutines.outcomes.requests() if activation.coroutines is not None else []
+        for request in requests if activation.outstanding is None else activation.outstanding:
+            delete_request(self.epoch.commit.batch, activation.suffix, request)
+            self.epoch.errands.give_up(request, self.touch(activation))
+        activation.outstanding = None
 
     def set_alarm(self, activation: Activation) -> None:
         """Have the actor looked at when the earliest of its timers is due."""

@@ -20,7 +20,7 @@ from ._envelope import STARTS, Envelope, Form, Kind
 from ._errors import ActorEvicted, NotInActor, TurnDidNotEnd
 from ._failure import Failure
 from ._handlers import Handler
-from ._ids import ActorId, MessageId
+from ._ids import MessageId, address_in
 from ._info import ChildExit
 from ._outcome_errors import ActorCancelled, ChildFailed
 from ._outcomes import Outcomes
@@ -246,7 +246,7 @@ class Coroutines:
     def _hear_of_child(self, definition: Definition, instance: object, envelope: Envelope, turn: Turn) -> None:
         """A child has ended for good: tell the handler for that; and if its failure is to be the actor's own, fail."""
         outcome = OUTCOME.unpack(envelope.payload)
-        child = ActorId(*(envelope.sender or "").split("/", 1))
+        child = address_in(envelope.sender or "")
         error = outcome.failure.revive() if isinstance(outcome, Raised) else None
         if definition.child_exit is not None:
             exit_ = ChildExit(child, envelope.name, error)

@@ -87,7 +87,7 @@ class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @final
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
-    """One message. `name` is the handler's or the declared signal's; `sender` the sending actor's address as text, for people.
+    """One message. `name` is the handler's or the declared signal's; `sender` the sending actor's address as text.
 
     `ask` is True where somebody waits for the outcome. `reply_to` is where a caller in another process wants it: (client, number).
     `asker` is the actor that wants it: (type, key, id of the request). `key` is the idempotency key and a digest of what it is used for.

@@ -1,6 +1,6 @@
 """Parents and children: what becomes of a child that has failed, and of the children of an actor that has ended.
 
-A parent and its child know each other by a row here and a record there, both with the id of the request that made the child and the
+A parent has a row of each child, and a child's standing says whose it is; both have the id of the request that made the child, and the
 number of its life. What does not agree with them is out of date, and is dropped: so whatever crosses on its way, each end of a child is
 judged once.
 """
@@ -17,7 +17,7 @@ from ._books import Books
 from ._endings import Ended
 from ._envelope import Envelope, Kind, Parent
 from ._failure import Failure
-from ._ids import ActorId
+from ._ids import ActorId, address_in
 from ._mailbox import Item
 from ._outcome_errors import ChildFailed
 from ._records import OUTCOME, ChildRow, Outcome, Raised, Status, Value
@@ -73,7 +73,7 @@ class Families:
     def disown(self, parent: ActorId, envelope: Envelope) -> None:
         """A child has ended that is none of this actor's: if its failure waits to be judged, nobody will, and it stays so."""
         if envelope.parent is not None and envelope.sender is not None and _is_to_be_judged(envelope):
-            child = ActorId(*envelope.sender.split("/", 1))
+            child = address_in(envelope.sender)
             self._books.send(parent, child, Kind.SETTLE, Kind.SETTLE.name.lower(), envelope.parent)
 
     def part(self, activation: Activation, draft: StandingDraft) -> None:
@@ -114,20 +114,20 @@ class Families:
 
     # --- of the child ---
 
-    def tell_parent(self, child: ActorId, parent: Parent, status: Status, outcome: Outcome) -> None:
-        """Tell the parent that its child has ended."""
-        told = outcome if isinstance(outcome, Raised) else Value(b"")
-        name = status.name.lower()
+    def is_judged(self, parent: Parent) -> bool:
+        """Whether a failure is judged by the supervision of that parent, whose type this host serves."""
+        return parent.supervised and self._books.epoch.registry.serves(parent.type)
+
+    def tell_parent(self, child: ActorId, parent: Parent, ended: Ended) -> None:
+        """Tell the parent how its child has ended; what the child returned is only for who asks for its result."""
+        told = ended.outcome if isinstance(ended.outcome, Raised) else Value(b"")
+        name = ended.status.name.lower()
         self._books.send(child, ActorId(parent.type, parent.key), Kind.CHILD_EXIT, name, parent, payload=OUTCOME.pack(told))
 
     def tell_refused(self, child: ActorId, spawned: Envelope, refused: Raised) -> None:
         """Tell the parent that its child could not begin: there is nothing to begin again."""
         if spawned.parent is not None:
-            self.tell_parent(child, msgspec.structs.replace(spawned.parent, supervised=False), Status.FAILED, refused)
-
-    def tell_ended(self, child: ActorId, parent: Parent, ended: Ended) -> None:
-        """The same of a life's end."""
-        self.tell_parent(child, parent, ended.status, ended.outcome)
+            self.tell_parent(child, msgspec.structs.replace(spawned.parent, supervised=False), Ended(refused, Status.FAILED))
 
 
 def _is_to_be_judged(envelope: Envelope) -> bool:

@@ -44,6 +44,11 @@ def actor_id(type_name: str, key: str) -> ActorId:
     return ActorId(type_name, key)
 
 
+def address_in(text: str) -> ActorId:
+    """The address that a text is of: no type's name has a slash in it."""
+    return ActorId(*text.split("/", 1))
+
+
 def first_incarnation(actor: ActorId, first: MessageId) -> Incarnation:
     """The life that an actor's first message begins: the same when its turn is run again after a crash, so that what it sends is known."""
     return Incarnation(hashlib.blake2b(first + str(actor).encode(), digest_size=16).digest())

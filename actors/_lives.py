@@ -66,7 +66,7 @@ class Lives:
         outcome: Outcome = Value(b"")
         same = run.arguments == arguments_digest(activation.definition, item.envelope)
         if kind is Kind.START_NEW or not same:
-            outcome = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), not same))
+            outcome = refusal(_taken(activation, differs=not same))
         self._books.skip(activation, item, turn)
         self._books.telling.conclude(activation, item.seq, item.envelope, outcome)
         return False
@@ -87,14 +87,12 @@ class Lives:
 
     def _not_the_child(self, activation: Activation, envelope: Envelope) -> Outcome:
         """The outcome of a child that could not begin, since its key was taken, or that somebody else has begun anew."""
-        taken = WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False)
-        failed = Raised(Failure.of(taken))
+        failed = Raised(Failure.of(_taken(activation)))
         parent = None if envelope.asker is None else Parent(*envelope.asker[:2], MessageId(envelope.payload), Kind.CANCEL)
         return outcome_for(activation.actor, parent, envelope.asker, failed)
 
     def _refuse_child(self, activation: Activation, envelope: Envelope) -> None:
-        taken = refusal(WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs=False))
-        self.families.tell_refused(activation.actor, envelope, taken)
+        self.families.tell_refused(activation.actor, envelope, refusal(_taken(activation)))
 
     def _restart(self, activation: Activation, envelope: Envelope) -> None:
         """End this life, whatever it is at, for one that a message begins: with nothing but the messages and signals that wait."""
@@ -104,7 +102,7 @@ class Lives:
         draft = self._leave(activation, ended, snapshot.updated)
         parent, draft.parent = draft.parent, None
         if parent is not None and not snapshot.status.is_end:
-            self.families.tell_ended(activation.actor, parent, ended)
+            self.families.tell_parent(activation.actor, parent, ended)
         if draft.successor is not None:
             self._refuse_child(activation, draft.successor)
         awaiters = draft.run.awaiters if draft.run is not None else []
@@ -131,7 +129,7 @@ class Lives:
             case Continued(payload):
                 self._continue(activation, payload, Form.CODEC, continued(turn.incarnation), turn)
             case Renewed(due):
-                self._hold(activation, due)
+                self._set_renewal(activation, due)
                 self._renew_if_due(activation, turn)
             case _ as never:
                 assert_never(never)
@@ -141,9 +139,8 @@ class Lives:
         draft = self._leave(activation, ended, now)
         run, parent = draft.run or Run(b""), draft.parent
         if parent is not None:
-            self.families.tell_ended(activation.actor, parent, ended)
-            is_judged = parent.supervised and self._books.epoch.registry.serves(parent.type)
-            if is_judged and ended.status is Status.FAILED and draft.run is not None:
+            self.families.tell_parent(activation.actor, parent, ended)
+            if self.families.is_judged(parent) and ended.status is Status.FAILED and draft.run is not None:
                 draft.run = msgspec.structs.replace(run, outcome=ended.outcome, held=True, again=None)
                 activation.settle(Status.IDLE, draft.record(), now)
                 self._books.touch(activation, 100)
@@ -152,12 +149,9 @@ class Lives:
 
     def _leave(self, activation: Activation, ended: Ended, now: float) -> StandingDraft:
         """What every end of a life does: coroutines, timers and requests go, and its children are parted from."""
-        handled = activation.held if activation.coroutines is None else activation.coroutines.handled
-        activation.held = None
-        requests = activation.coroutines.outcomes.requests() if activation.coroutines is not None else []
-        for request in requests if activation.outstanding is None else activation.outstanding:
-            self._books.give_up(activation, request)
-        activation.outstanding = None
+        handled = activation.handled if activation.coroutines is None else activation.coroutines.handled
+        activation.handled = None
+        self._books.give_up_all(activation)
         draft = StandingDraft(activation, self._books.epoch.commit.batch)
         draft.forget_log()
         draft.timers = []
@@ -231,11 +225,12 @@ class Lives:
                 return False  # and the turn says whose child it is now
             activation.rearm(msgspec.structs.replace(standing, parent=envelope.parent))
         self._books.skip(activation, item, turn)
-        self._hold(activation, envelope.due)
+        self._set_renewal(activation, envelope.due)
         self._renew_if_due(activation, turn)
         return True
 
-    def _hold(self, activation: Activation, due: float) -> None:
+    def _set_renewal(self, activation: Activation, due: float) -> None:
+        """Note when the workflow begins again: it is held no more."""
         standing = activation.standing
         run = standing.run
         assert run is not None
@@ -308,10 +303,8 @@ class Lives:
         if activation.status is Status.SUSPENDED and (envelope.parent is None or is_from_parent):
             return False  # and the turn says that it has no parent any more
         is_for_it = envelope.parent is None or self.orphan(activation, envelope, turn.time)
-        if activation.status.is_end or not is_for_it:
-            self._books.skip(activation, item, turn)
-        else:
-            self._books.skip(activation, item, turn)
+        self._books.skip(activation, item, turn)
+        if is_for_it and not activation.status.is_end:
             reason = ActorCancelled(activation.actor, envelope.payload.decode())
             self.end_for_good(activation, Ended(refusal(reason), Status.CANCELLED), turn.time)
         self._books.telling.conclude(activation, item.seq, envelope, Value(b""))
@@ -340,7 +333,7 @@ class Lives:
         draft = StandingDraft(activation, self._books.epoch.commit.batch)
         self.families.part(activation, draft)
         if standing.parent is not None and not activation.status.is_end:
-            self.families.tell_parent(activation.actor, standing.parent, Status.CANCELLED, refusal(error))
+            self.families.tell_parent(activation.actor, standing.parent, Ended(refusal(error), Status.CANCELLED))
         waiting = [] if activation.mailbox is None else [item.envelope for item in activation.mailbox.waiting()]
         for envelope in (standing.successor, *waiting):
             if envelope is not None and envelope.kind is Kind.SPAWN:
@@ -376,6 +369,10 @@ class Lives:
             if delivery.answered is not None:
                 waiting = [future for future in self._books.epoch.awaiting.get(activation.actor, ()) if not future.done()]
                 self._books.epoch.awaiting[activation.actor] = [*waiting, delivery.answered]
+
+
+def _taken(activation: Activation, *, differs: bool = False) -> WorkflowAlreadyStarted:
+    return WorkflowAlreadyStarted(activation.actor, activation.status.name.lower(), differs)
 
 
 def _is_child_of(standing: Standing, spawned: bytes) -> bool:

@@ -21,7 +21,7 @@ from ._activation import DURABLE, Activation
 from ._envelope import Kind
 from ._epoch import Epoch
 from ._ids import ActorId
-from ._mailbox import Item, LaneQueue, Mailbox
+from ._mailbox import Item, LaneQueue
 from ._persistence import (
     key_digest,
     read_actors,
@@ -110,7 +110,7 @@ class Loader:
                 await self._replay(activation)
             activations.append(activation)
             if activation.starved:
-                await self._fill(activation, activation.mailbox)
+                await self._fill(activation)
             kinds = {delivery.envelope.kind for delivery in activation.arrivals or ()}
             if kinds & ENDING:
                 await self._read_what_ends(activation)
@@ -144,7 +144,7 @@ class Loader:
                 await self._read_children(activation)
             if activation.actor in self._has_rows:
                 self._has_rows.discard(activation.actor)
-                await self._fill(activation, activation.mailbox)
+                await self._fill(activation)
 
     async def _read_signals(self, activation: Activation) -> None:
         try:
@@ -181,7 +181,8 @@ class Loader:
         if mismatch is not None and activation.failure is None:
             self._quarantine(activation, mismatch)
 
-    async def _fill(self, activation: Activation, mailbox: Mailbox | None) -> None:
+    async def _fill(self, activation: Activation) -> None:
+        mailbox = activation.mailbox
         assert mailbox is not None
         try:
             for lane, queue in mailbox.lanes():
@@ -209,20 +210,20 @@ class Loader:
         waiting = await read_waiting(overlay, activation.actor)
         assert mailbox is not None
         envelopes = [item.envelope for lane, item in waiting if item.seq > mailbox.lane(lane).cursor]
-        if activation.held is not None:
-            envelopes.append(activation.held[1])
+        if activation.handled is not None:
+            envelopes.append(activation.handled[1])
         activation.awaiters = {awaiter for envelope in envelopes if (awaiter := envelope.awaiter) is not None}
 
     async def _read_what_ends(self, activation: Activation) -> None:
         """For the end of an actor that is not to be replayed: what it waits for, and the event whose handler waits."""
         activation.outstanding = [row.id for row in await read_requests(self._epoch.commit.overlay, activation.actor)]
-        activation.held = None
+        activation.handled = None
         if activation.coroutines is None and activation.standing.holds:
             for place in range(activation.standing.logged - 1, -1, -1):  # the last event of its log
                 with suppress(DamagedRecord):
                     (entry,) = await read_log(self._epoch.commit.overlay, activation.suffix, place, place + 1)
                     if entry.envelope.is_event:
-                        activation.held = entry.seq, entry.envelope
+                        activation.handled = entry.seq, entry.envelope
                         return
 
     async def _read_children(self, activation: Activation) -> None:

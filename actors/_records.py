@@ -198,8 +198,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     """What an actor has besides its state: most have nothing.
 
     `run` is its workflow. `wake` is when the earliest of what its coroutines wait for by the clock is due; `waits` is what they wait for,
-    `holds` whether one of them is an event's handler; `logged` how many messages its log has. `kept` is how many declared signals wait to
-    be taken, `emitted` how long its stream is, `children` how many it has. `parent` is whose child it is; `successor` the start of its next
+    `holds` whether one of them is an event's handler; `logged` how many messages its log has. `kept` is how many signals wait to be
+    taken, `emitted` how long its stream is, `children` how many it has. `parent` is whose child it is; `successor` the start of its next
     life, as soon as this one has ended.
     """
 

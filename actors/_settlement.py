@@ -185,8 +185,9 @@ class Settlement:
         if activation.definition.on_poison != "stop":
             return
         parent = activation.standing.parent
-        is_judged = parent is not None and parent.supervised and self._epoch.registry.serves(parent.type)
-        policy = self._epoch.registry.require(parent.type).supervise if parent is not None and is_judged else None
+        policy = (
+            self._epoch.registry.require(parent.type).supervise if parent is not None and self.lives.families.is_judged(parent) else None
+        )
         if policy is None or policy.directive(failure.revive()) != "resume":
             self.books.post(activation, Kind.POISONED, name, turn.time, payload=OUTCOME.pack(Raised(failure)))
 
@@ -200,10 +201,7 @@ class Settlement:
     def delete(self, activation: Activation) -> None:
         """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
         error = ActorCompleted(activation.actor)
-        requests = activation.coroutines.outcomes.requests() if activation.coroutines is not None else []
-        for request in requests if activation.outstanding is None else activation.outstanding:
-            self.books.give_up(activation, request)
-        activation.outstanding = None
+        self.books.give_up_all(activation)
         self.lives.forget(activation, error)
         delete_actor(self._epoch.commit.batch, activation.actor)
         activation.forget_wake(self._epoch.commit.batch)

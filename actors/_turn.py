@@ -36,7 +36,7 @@ class Surroundings(Protocol):
 
 @final
 class KeptSignal(NamedTuple):
-    """A declared signal that nobody has taken yet."""
+    """A declared signal that nobody has taken yet, or the call of a signal handler, put off until the workflow begins again."""
 
     seq: int
     envelope: Envelope
