@@ -16,15 +16,13 @@ from ._errors import ActorCompleted, ActorNotFound, IdempotencyMismatch, Mailbox
 from ._ids import ActorId
 from ._letters import change_letters
 from ._persistence import key_digest, put_key_row
-from ._records import KeyRow, Outcome, Value
-from ._records import refusal as refused_with
+from ._records import KeyRow, Outcome, Value, refusal
 from ._settlement import Settlement
 
 FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # what the workflow's end leaves nobody to take
 OF_ONE_LIFE: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
-OF_THE_LIVING: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})  # they make no actor
-
-OF_CHILDREN: Final = frozenset({Kind.RENEW, Kind.ORPHAN})
+MAKING_NO_ACTOR: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})
+MAYBE_EARLY: Final = frozenset({Kind.RENEW, Kind.ORPHAN})  # of those: the child that they are for may be about to begin
 
 
 @final
@@ -39,13 +37,13 @@ class Acceptance:
 
     def accept(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> None:
         """Deal with one delivery for good; `known` is what its idempotency key was used for before."""
-        refusal = self._refusal(activation, delivery, known)
+        refused = self._refusal(activation, delivery, known)
         if delivery.row is not None and not delivery.attached:
             self._epoch.commit.batch.delete(delivery.row)
             delivery.row = None
             self._settlement.books.touch(activation)
-        if refusal is not None:
-            self._refuse(activation, delivery, refusal)
+        if refused is not None:
+            self._refuse(activation, delivery, refused)
         elif delivery.envelope.is_control:
             self._control(activation, delivery)
         elif known is not None:
@@ -107,9 +105,9 @@ class Acceptance:
         if envelope.kind in OF_ONE_LIFE and not _is_of_this_life(activation, envelope):
             return
         if (
-            envelope.kind in OF_THE_LIVING
+            envelope.kind in MAKING_NO_ACTOR
             and activation.snapshot is None
-            and (envelope.kind not in OF_CHILDREN or not len(activation.mailbox))  # it is about to begin
+            and (envelope.kind not in MAYBE_EARLY or not len(activation.mailbox))
         ):
             if envelope.kind is Kind.CHILD_EXIT:
                 self._settlement.lives.families.disown(activation.actor, envelope)
@@ -139,17 +137,17 @@ class Acceptance:
             activation.asked.setdefault(known.seq, []).append(delivery)
             self._settlement.books.touch(activation)
 
-    def _refuse(self, activation: Activation, delivery: Delivery, refusal: PerdureError) -> None:
+    def _refuse(self, activation: Activation, delivery: Delivery, refused: PerdureError) -> None:
         envelope = delivery.envelope
         accepted = delivery.accepted
         if accepted is not None:
-            activation.gate.when_open(lambda error: settle(accepted, error or refusal))
+            activation.gate.when_open(lambda error: settle(accepted, error or refused))
         elif envelope.kind in {Kind.CANCEL, Kind.TERMINATE} and not envelope.ask:
             return  # by an actor that has no interest in whether there is anything to end
         elif envelope.ask:
-            self._settlement.books.telling.answer(activation, delivery, refused_with(refusal))
+            self._settlement.books.telling.answer(activation, delivery, refusal(refused))
         else:
-            self._settlement.books.telling.bury(activation.actor, envelope, refusal)
+            self._settlement.books.telling.bury(activation.actor, envelope, refused)
 
 
 def _is_of_this_life(activation: Activation, envelope: Envelope) -> bool:

@@ -1,7 +1,7 @@
-"""What the host is doing, kept where it outlives the process: so that a message that kills its host is found out.
+"""What the host is doing, kept where it outlives the process: so that a message, or a step, that kills its host is found out.
 
-The crumb is written into a memory-mapped file without fsync: it survives SIGKILL and `os._exit`, and whoever starts next reads what the
-last host was in the middle of. After a power failure it may be stale or torn; then its checksum is wrong, and nobody is charged.
+Crumbs are written into a memory-mapped file without fsync: they survive SIGKILL and `os._exit`, and whoever starts next reads what the
+last host was in the middle of. After a power failure one may be stale or torn; then its checksum is wrong, and nobody is charged.
 """
 
 from __future__ import annotations

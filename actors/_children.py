@@ -9,7 +9,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, final
 
 from ._calls import digest_of_call
 from ._coroutines import current_turn
-from ._envelope import Kind
+from ._envelope import ON_PARENT_CLOSE, Kind
 from ._ids import actor_id
 from ._marks import Workflow
 from ._ref import WorkflowRef, child_ref
@@ -19,7 +19,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 OnParentClose = Literal["cancel", "abandon", "terminate"]
-_CLOSINGS: Final[dict[str, Kind]] = {"cancel": Kind.CANCEL, "abandon": Kind.ORPHAN, "terminate": Kind.TERMINATE}
 
 
 @final
@@ -57,9 +56,9 @@ class Spawner:
 
         `continue_as_new` is no end: children are kept. Raises ValueError for anything else.
         """
-        if on_parent_close not in _CLOSINGS:
-            raise ValueError(f"on_parent_close={on_parent_close!r} is none of {', '.join(map(repr, _CLOSINGS))}")
-        return Spawner(_CLOSINGS[on_parent_close])
+        if on_parent_close not in ON_PARENT_CLOSE:
+            raise ValueError(f"on_parent_close={on_parent_close!r} is none of {', '.join(map(repr, ON_PARENT_CLOSE))}")
+        return Spawner(ON_PARENT_CLOSE[on_parent_close])
 
 
 spawn: Final = Spawner()

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, final
 import msgspec
 
 from ._define import Definition
-from ._endings import Closing, Continued, Ended, Ending, LifeEnd, Renewed, explained, handler_outcome, life_end
+from ._endings import Closing, Continued, Ending, LifeEnd, Renewed, closing_for, explained, handler_outcome, life_end
 from ._envelope import STARTS, Envelope, Form, Kind
 from ._errors import ActorEvicted, NotInActor, TurnDidNotEnd
 from ._failure import Failure
@@ -24,7 +24,7 @@ from ._ids import MessageId, address_in
 from ._info import ChildExit
 from ._outcome_errors import ActorCancelled, ChildFailed
 from ._outcomes import Outcomes
-from ._records import OUTCOME, Raised, RequestKind, Status, Value, Wait, refusal
+from ._records import OUTCOME, Raised, RequestKind, Value, Wait, refusal
 from ._turn import KeptSignal, Turn
 from ._turnloop import TurnLoop, TurnTask, new_turn_loop
 
@@ -90,13 +90,13 @@ class Coroutines:
         self.end: LifeEnd | None = None  # in this turn
         self._closing: Closing | None = None
         self.sagas = 0  # that are open
-        self.undoing = 0  # sagas that are being undone: their time to clean up does not end before they have
+        self.undoing = 0  # sagas that are being undone, or hear how a step has ended: the time to clean up does not end before
         self._endings: list[Ending] = []
         self._context = contextvars.Context()
         self._context.run(AMBIENT.set, self)
         self._slot: _Slot | None = None
         self._workflow: tuple[TurnTask, Handler] | None = None
-        self._error: BaseException | None = None  # of a task that nobody looks after: the workflow fails with it
+        self._error: BaseException | None = None  # of a task, or a child, that nobody looks after: the workflow fails with it
         self.outcomes: Final = Outcomes(self)
         self._waiters: dict[str, deque[_SignalWaiter]] | None = None
         self._conditions: list[_Condition] | None = None
@@ -205,7 +205,7 @@ class Coroutines:
             self._workflow = self._begin(handler, instance, envelope), handler
             self._endings.append(Ending(seq, envelope, Value(b"")))
         elif kind is Kind.CANCEL or kind is Kind.RENEW or kind is Kind.POISONED:
-            self._ask_to_end(definition, _closing_for(envelope), turn)
+            self._ask_to_end(definition, closing_for(envelope), turn)
             self._endings.append(Ending(seq, envelope, Value(b"")))
         elif kind is Kind.CHILD_EXIT or kind is Kind.ESCALATE:
             self._hear_of_child(definition, instance, envelope, turn)
@@ -500,15 +500,6 @@ def _holds(condition: _Condition) -> bool:
         return True
     condition.future.set_result(None)
     return True
-
-
-def _closing_for(envelope: Envelope) -> Closing:
-    if envelope.kind is Kind.CANCEL:
-        return Closing(envelope.payload.decode())
-    if envelope.kind is Kind.RENEW:
-        return Closing("its supervisor begins it again", Renewed(envelope.due))
-    poison = OUTCOME.unpack(envelope.payload)
-    return Closing(f"{envelope.name} could not be handled", Ended(poison, Status.FAILED))
 
 
 def _name_of(function: Callable[..., object]) -> str:

@@ -12,13 +12,13 @@ import sys
 import traceback
 from typing import NamedTuple, TypeAlias, final
 
-from ._envelope import Envelope
+from ._envelope import Envelope, Kind
 from ._errors import NotDurable
 from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId
 from ._outcome_errors import ActorCancelled
-from ._records import Outcome, Raised, Status, Value, refusal
+from ._records import OUTCOME, Outcome, Raised, Status, Value, refusal
 from ._turnloop import CURE, TurnTask
 
 logger = logging.getLogger("perdure.actors")
@@ -34,9 +34,10 @@ class ContinueAsNew(BaseException):
 
 @final
 class Ending(NamedTuple):
-    """A handler's end: of which message, and what came of it (None if nobody wants to know). `partly` if it failed in a later turn.
+    """A handler's end: of which message, and what came of it (None if nobody wants to know).
 
-    `seq` is 0 of a task that nobody looked after.
+    `partly` is whether it failed after the turn in which it began, so that what it did before is done. `seq` is 0 of a task that nobody
+    looked after.
     """
 
     seq: int
@@ -75,7 +76,8 @@ class Closing:
     """The end of a life under way. `end` is what it comes to, None while the workflow has not ended.
 
     `verdict` is what it comes to if it lets itself be cancelled. `asked` is whether handlers have been asked to end, `swept` whether all
-    other tasks have; `overdue` whether their time is over; `sagas` how many were open when all tasks were cancelled because of that.
+    other tasks have; `alarm` is when their time is over, `overdue` whether it is; `sagas` how many were open when all tasks were cancelled
+    because of that.
     """
 
     __slots__ = ("alarm", "asked", "end", "overdue", "reason", "sagas", "swept", "verdict")
@@ -116,6 +118,16 @@ class Closing:
         names = ", ".join(task.get_name() for task in tasks)
         told = "%s was to end (%s) and did not within %g s, so this is broken off: %s; give it longer: durable_actor(cancel_grace=…)"
         logger.warning(told, actor, self.reason, grace, names)
+
+
+def closing_for(envelope: Envelope) -> Closing:
+    """The end of a life that a message asks for: a cancel, a new beginning, the failure of another message."""
+    if envelope.kind is Kind.CANCEL:
+        return Closing(envelope.payload.decode())
+    if envelope.kind is Kind.RENEW:
+        return Closing("its supervisor begins it again", Renewed(envelope.due))
+    poison = OUTCOME.unpack(envelope.payload)
+    return Closing(f"{envelope.name} could not be handled", Ended(poison, Status.FAILED))
 
 
 def _finality(end: LifeEnd) -> int:

@@ -70,11 +70,14 @@ class Awaiter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     asker: tuple[str, str, bytes] | None = None
 
 
+ON_PARENT_CLOSE: Final = {"cancel": Kind.CANCEL, "abandon": Kind.ORPHAN, "terminate": Kind.TERMINATE}  # what a child is then sent
+
+
 @final
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whose child an actor is: of which actor, by which of its requests, and what becomes of it when that ends.
 
-    It is `supervised` if that says what becomes of it when it fails; `life` counts how often it was begun again.
+    It is `supervised` if that judges its failures; `life` counts how often it was begun again.
     """
 
     type: str

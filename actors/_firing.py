@@ -1,4 +1,8 @@
-"""Firing: what is due is put into an actor's mailbox, as messages of the host's own."""
+"""Firing: what is due is put into an actor's mailbox, as messages of the host's own.
+
+A named timer that has fired is set for its next time, or gone, in the same batch. What the coroutines wait for, and a new beginning, stay
+as they are until that is handled: so one that has been set anew meanwhile is dropped.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, final
 
 from ..tracing import trace_id_of
-from ._envelope import Kind
+from ._envelope import ON_PARENT_CLOSE
 from ._ids import ActorId
 from ._records import ChildRow, Cursor, DeadLetter, Raised, Snapshot, Status
 
@@ -187,12 +187,12 @@ def info_of(
         attempts=back_off.attempts if back_off else 0,
         retry_at=back_off.due if back_off else None,
         error=error if error is not None else _failure_of(snapshot),
-        children=tuple(ChildInfo(ActorId(each.type, each.key), each.life, _CLOSINGS[each.on_close]) for each in children),
+        children=tuple(ChildInfo(ActorId(each.type, each.key), each.life, _ON_PARENT_CLOSE[each.on_close]) for each in children),
         **_standing_of(snapshot),
     )
 
 
-_CLOSINGS: Final = {Kind.CANCEL: "cancel", Kind.TERMINATE: "terminate", Kind.ORPHAN: "abandon"}
+_ON_PARENT_CLOSE: Final = {kind: said for said, kind in ON_PARENT_CLOSE.items()}
 
 
 def _failure_of(snapshot: Snapshot) -> str | None:

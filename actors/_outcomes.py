@@ -24,7 +24,7 @@ STEP_ENDS_WITHIN: Final = 10.0  # seconds that a step, once it was asked to end,
 
 
 class Owner(Protocol):
-    """Whose coroutines wait. `undoing` counts what their time to clean up does not end before."""
+    """Whose coroutines wait. While `undoing` is not 0, their time to clean up does not end."""
 
     @property
     def loop(self) -> TurnLoop:

@@ -1,4 +1,4 @@
-"""Policies as values: what is tried again, and when.
+"""Policies as values: what is tried again and when, and what becomes of children that fail.
 
 A policy is frozen and draws nothing: the same attempt of the same message always waits equally long, so that a replay can be compared.
 """
@@ -55,16 +55,9 @@ class Retry(msgspec.Struct, frozen=True):
         """
         if attempt >= self.max_attempts:
             return None
-        nominal = self._nominal(attempt)
+        nominal = _grown(self, attempt - 1)
         draw = hashlib.blake2b(token + attempt.to_bytes(8, "big"), digest_size=8).digest()
         return nominal * (0.5 + int.from_bytes(draw, "big") / 2**65)
-
-    def _nominal(self, attempt: int) -> float:
-        maximum = self.maximum.total_seconds()
-        try:
-            return min(maximum, self.initial.total_seconds() * self.factor ** (attempt - 1))
-        except OverflowError:
-            return maximum
 
 
 @final
@@ -100,10 +93,15 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def delay(self, before: int) -> float:
         """Seconds to wait, after so many restarts before this one."""
-        try:
-            return min(self.maximum.total_seconds(), self.initial.total_seconds() * self.factor**before)
-        except OverflowError:
-            return self.maximum.total_seconds()
+        return _grown(self, before)
+
+
+def _grown(policy: Retry | Backoff, times: int) -> float:
+    """Seconds: the initial ones, grown so many times, at most the maximum."""
+    try:
+        return min(policy.maximum.total_seconds(), policy.initial.total_seconds() * policy.factor**times)
+    except OverflowError:
+        return policy.maximum.total_seconds()
 
 
 Directive = Literal["restart", "resume", "stop", "escalate"]

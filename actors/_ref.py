@@ -511,15 +511,13 @@ def _record(turn: Turn, request: Request) -> None:
 
 async def _ask_inside(coroutines: Coroutines, request: Request, arguments: bytes) -> Outcome:
     turn = coroutines.require_turn(f"an answer of {request.target}")
-    name = f"{request.name} of {request.target}"
-    found = turn.ask(request.target, request.kind, request.name, request.payload, request.key, arguments)
-    kind = RequestKind.ASK if request.kind is Kind.EVENT else RequestKind.RESULT if request.kind is Kind.RESULT else RequestKind.START
+    found, asked = turn.ask(request.target, request.kind, request.name, request.payload, request.key, arguments)
     if request.timeout is None:
-        return await coroutines.outcomes.wait(found, kind, name, request.target)
+        return await coroutines.outcomes.wait(found, asked.kind, asked.name, request.target)
     scope = asyncio.timeout(request.timeout)
     try:
         async with scope:
-            return await coroutines.outcomes.wait(found, kind, name, request.target)
+            return await coroutines.outcomes.wait(found, asked.kind, asked.name, request.target)
     except TimeoutError:
         if not scope.expired():
             raise

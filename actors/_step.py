@@ -352,8 +352,8 @@ class StepInfo:
     """What a running step may know about itself.
 
     `attempt` counts from 1, failed and interrupted ones together; `progress` is what the last heartbeat of an earlier attempt recorded;
-    `resources` is what the host was given; `compensates` is what it undoes, if it was called by a saga for a step that has it as its
-    compensation.
+    `resources` is what the host was given, nothing in a process of its own; `compensates` is what it undoes, if it was called by a saga for
+    a step that has it as its compensation.
     """
 
     __module__ = "perdure.actors"

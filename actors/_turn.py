@@ -43,6 +43,7 @@ class KeptSignal(NamedTuple):
 
 
 _SENT: Final = {Kind.CANCEL: RequestKind.CANCEL, Kind.TERMINATE: RequestKind.TERMINATE}
+_ASKED: Final = {Kind.EVENT: RequestKind.ASK, Kind.RESULT: RequestKind.RESULT}
 NO_SIGNALS: Final[Mapping[str, Sequence[KeptSignal]]] = {}
 
 
@@ -183,13 +184,14 @@ class Turn:
         self.ask_for(_SENT.get(kind, RequestKind.SEND), f"{name} to {target}")
         self.effects.append(Send(target, self._envelope(kind, name, payload, key)))
 
-    def ask(self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, digest: bytes) -> MessageId:
-        """Record a message whose outcome comes as a reply with the id that is returned."""
-        request = RequestKind.ASK if kind is Kind.EVENT else RequestKind.RESULT if kind is Kind.RESULT else RequestKind.START
-        asked = self.ask_for(request, f"{name} of {target}", digest)
+    def ask(
+        self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, digest: bytes
+    ) -> tuple[MessageId, Asked]:
+        """Record a message whose outcome comes as a reply with the id that is returned; also returns what was asked for."""
+        asked = self.ask_for(_ASKED.get(kind, RequestKind.START), f"{name} of {target}", digest)
         found = request_id(self.incarnation, self.number, asked.nth)
         self.effects.append(Send(target, self._envelope(kind, name, payload, key, asker=(self.actor.type, self.actor.key, found))))
-        return found
+        return found, asked
 
     def _envelope(
         self,
