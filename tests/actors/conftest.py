@@ -1,7 +1,8 @@
-"""The bank and the counter that the tests of actors use, and worlds to run them in."""
+"""Worlds for the tests of actors to run in, and a way to wait for what nobody tells."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,13 @@ class MakeWorld(Protocol):
     """Enters a world of some actor types; it ends with the test."""
 
     async def __call__(self, *actors: type, **options: Any) -> World: ...
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Return once something is so, of which no future tells; it must be soon."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  a thread may make it true
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture(params=["memory", "lmdb"])

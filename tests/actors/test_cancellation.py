@@ -37,7 +37,7 @@ from perdure.actors._persistence import PARTITION, Table
 from perdure.actors.testing import World
 from perdure.storage import keys
 
-from .conftest import MakeWorld
+from .conftest import MakeWorld, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -60,11 +60,7 @@ class Log:
 
     async def has_begun(self, count: int = 1) -> None:
         """Return once so many attempts have begun."""
-        for _ in range(5_000):
-            if len(self.begun) >= count:
-                return
-            await asyncio.sleep(0.001)
-        raise AssertionError("no step has begun")
+        await eventually(lambda: len(self.begun) >= count)
 
 
 def log() -> Log:

@@ -256,7 +256,7 @@ async def test_a_cancelled_child_is_told_to_its_parent_as_actor_cancelled(make_w
 
 
 @pytest.mark.parametrize(("word", "ended", "error"), [("done", "completed", type(None)), ("fail", "failed", Trouble)])
-async def test_a_child_toldis_heard_once_over_restarts(make_world: MakeWorld, word: str, ended: str, error: type) -> None:
+async def test_a_childs_end_is_heard_once_over_restarts(make_world: MakeWorld, word: str, ended: str, error: type) -> None:
     world = await make_world(*FAMILY)
     parent = await world.start(Parent.run, "p", "a")
     await world.settled()

@@ -34,7 +34,7 @@ from perdure.actors import (
 )
 from perdure.actors.testing import World
 
-from .conftest import MakeWorld
+from .conftest import MakeWorld, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -59,11 +59,7 @@ class Diary:
 
     async def has(self, noted: list[str], *names: str) -> None:
         """Return once all of that has been noted."""
-        for _ in range(5_000):
-            if set(names) <= set(noted):
-                return
-            await asyncio.sleep(0.001)
-        raise AssertionError(f"{noted} never had all of {names}")
+        await eventually(lambda: set(names) <= set(noted))
 
 
 def diary() -> Diary:
@@ -780,15 +776,6 @@ async def test_a_compensation_has_a_time_out_of_its_own(world: World, notes: Dia
         await trip.result()
     assert [each.reason for each in caught.value.compensation_errors] == ["TimeoutError: it took longer than 1 s"]
     assert notes.undone == ["sticky", "sticky", "train"]
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Return once something is so, of which no future tells."""
-    for _ in range(5_000):
-        if holds():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never was so")
 
 
 # --- trouble while it is being undone ---

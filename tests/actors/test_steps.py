@@ -19,7 +19,6 @@ from perdure.actors import (
     StepFailed,
     durable_actor,
     on_event,
-    query,
     step,
     step_info,
     workflow,
@@ -28,7 +27,7 @@ from perdure.actors import _steps as steps_module
 from perdure.actors._step import STEPS
 from perdure.actors.testing import World
 
-from .conftest import MakeWorld
+from .conftest import MakeWorld, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -50,15 +49,6 @@ class Log:
     async def has_begun(self, count: int = 1) -> None:
         """Return once so many attempts have begun."""
         await eventually(lambda: len(self.begun) >= count)
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Return once something is so, of which no future tells."""
-    for _ in range(5_000):
-        if holds():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never was so")
 
 
 async def a_while() -> None:
@@ -170,9 +160,6 @@ OPTIONS: Final[dict[str, Any]] = {}
 class Worker:
     """Runs one step, in the way that the test asks for."""
 
-    def __init__(self) -> None:
-        self.told = ""
-
     @workflow
     async def run(self, name: str, *args: Any) -> Any:
         return await _named(name)(*args)
@@ -196,10 +183,6 @@ class Worker:
                 return str(await _named(name)())
         except TimeoutError:
             return "too late"
-
-    @query
-    def peek(self) -> str:
-        return self.told
 
 
 def _named(name: str) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from functools import partial
 
@@ -14,6 +14,8 @@ import pytest
 from perdure.actors import RemoteError, RuntimeNotRunning
 from perdure.actors import _threads as module
 from perdure.actors._threads import Threads, ThreadStatistics
+
+from .conftest import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -67,17 +69,10 @@ async def hang(threads: Threads) -> AsyncIterator[Hang]:
     call.release()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when it holds, which must be soon."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  a thread makes it true
-            await asyncio.sleep(0.001)
-
-
 async def given_up(threads: Threads, hang: Hang) -> None:
     """Begin the call, and stop waiting for it."""
     task = asyncio.ensure_future(threads.run(hang))
-    await until(hang.begun.is_set)
+    await eventually(hang.begun.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -138,7 +133,7 @@ async def test_an_abandoned_thread_ends_with_its_call(threads: Threads, hang: Ha
     await given_up(threads, hang)
 
     hang.release()
-    await until(lambda: threads.statistics().abandoned == 0)
+    await eventually(lambda: threads.statistics().abandoned == 0)
 
     assert threads.statistics().idle == 0
 
@@ -146,9 +141,9 @@ async def test_an_abandoned_thread_ends_with_its_call(threads: Threads, hang: Ha
 async def test_whoever_waits_is_served_in_the_order_of_coming(threads: Threads, hang: Hang) -> None:
     order: list[int] = []
     first = asyncio.ensure_future(threads.run(hang))
-    await until(hang.begun.is_set)
+    await eventually(hang.begun.is_set)
     others = [asyncio.ensure_future(threads.run(partial(order.append, number))) for number in range(5)]
-    await until(lambda: threads.statistics() == ThreadStatistics(running=1, idle=0, abandoned=0, waiting=5))
+    await eventually(lambda: threads.statistics() == ThreadStatistics(running=1, idle=0, abandoned=0, waiting=5))
 
     hang.release()
     await asyncio.gather(*others)
@@ -159,7 +154,7 @@ async def test_whoever_waits_is_served_in_the_order_of_coming(threads: Threads, 
 async def test_one_who_waits_and_goes_takes_no_thread(threads: Threads, hang: Hang) -> None:
     first = asyncio.ensure_future(threads.run(hang))
     waiting = asyncio.ensure_future(threads.run(partial(pytest.fail, "it was given up")))
-    await until(lambda: threads.statistics().waiting == 1)
+    await eventually(lambda: threads.statistics().waiting == 1)
 
     waiting.cancel()
     await asyncio.wait({waiting})
@@ -171,7 +166,7 @@ async def test_one_who_waits_and_goes_takes_no_thread(threads: Threads, hang: Ha
 
 async def test_closing_waits_for_a_call_that_runs(threads: Threads, hang: Hang) -> None:
     running = asyncio.ensure_future(threads.run(hang))
-    await until(hang.begun.is_set)
+    await eventually(hang.begun.is_set)
 
     threading.Timer(0.01, hang.release).start()
     await threads.close()
