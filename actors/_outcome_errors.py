@@ -140,7 +140,7 @@ class WorkflowNotStarted(PerdureError):
 
 @final
 class WorkflowAlreadyStarted(PerdureError):
-    """The actor's workflow has begun with other arguments, or it may not have begun at all (`if_exists="fail"`)."""
+    """The actor's workflow has begun with other arguments, or was not to have begun at all: `if_exists="fail"`, or the key of a child."""
 
     __module__ = "perdure.actors"
 

@@ -22,9 +22,10 @@ from ._taking import Taken, take_turn
 from ._turn import Turn
 
 MAX_INTERRUPTED: Final = 3  # attempts at one message in which the host died, before the message is put aside
+SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not overtake itself
+
 _AT_ANY_TIME: Final = frozenset({Kind.RESULT, Kind.EMIT, Kind.CANCEL, Kind.TERMINATE})
 _OF_FAMILIES: Final = frozenset({Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})
-SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not overtake itself
 
 # What cannot be put aside, since a workflow would wait for it for ever: if it cannot be handled, the actor stands still at it.
 INDISPENSABLE: Final = STARTS | {

@@ -133,7 +133,7 @@ class Settlement:
         self.books.tell_readers(activation)
 
     def turn_away(self, activation: Activation, item: Item, turn: Turn) -> None:
-        """The actor has ended: whoever asks is told, and what was only sent goes into the dead letters."""
+        """Take a message that came too late, as `Books.turn_away` says."""
         self.books.skip(activation, item, turn)
         self.books.turn_away(activation, item.seq, item.envelope, turn.time)
         self.books.discharge(item.envelope.id)
