@@ -69,7 +69,7 @@ from ._outcome_errors import (
     WorkflowAlreadyStarted,
     WorkflowNotStarted,
 )
-from ._policy import Backoff, OneForAll, OneForOne, Rate, RestForOne, Retry
+from ._policy import Backoff, OneForAll, OneForOne, Rate, RestForOne, Retry, Supervision
 from ._records import Cursor
 from ._ref import ActorRef, Starter, WorkflowRef, send_signal
 from ._renames import Placeholder, rename
@@ -144,6 +144,7 @@ __all__ = [
     "StepFailed",
     "StepInfo",
     "StreamItem",
+    "Supervision",
     "SystemClock",
     "Timer",
     "TimerInfo",

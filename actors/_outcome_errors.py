@@ -184,10 +184,10 @@ class StepFailed(PerdureError):
         counts = [f"{count} {how}" for count, how in ((self.failed, "failed"), (self.interrupted, "interrupted")) if count]
         attempts = f" (attempts: {', '.join(counts)})" if counts else ""
         reason = self.reason.removesuffix(".")
-        done = "it may be done" if self.uncertain else "what it did before that is done"
+        done = "it may be done all the same" if self.uncertain else "no attempt got to its end"
         return (
             f"the step {self.step} of {self.actor} failed for good{attempts}: {reason}. Catch this where it is awaited;"
-            f" {done}: look it up by its idempotency key, {self.idempotency_key}."
+            f" {done}; look it up by its idempotency key, {self.idempotency_key}."
         )
 
 

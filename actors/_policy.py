@@ -118,6 +118,8 @@ class Supervision(msgspec.Struct, frozen=True):
     for values that make no sense.
     """
 
+    __module__ = "perdure.actors"
+
     max_restarts: int = 3
     within: timedelta = timedelta(minutes=1)
     backoff: Backoff = Backoff()

@@ -72,7 +72,7 @@ class Saga:
     """What is to be undone if the block is left by an error. Made by `saga()`."""
 
     __module__ = "perdure.actors"
-    __slots__ = ("_around", "_coroutines", "_entries", "_in_around", "_is_left", "_running")
+    __slots__ = ("_around", "_coroutines", "_entries", "_in_around", "_is_entered", "_is_left", "_running")
 
     def __init__(self) -> None:
         self._coroutines: Final = ambient("saga()")[0]
@@ -80,13 +80,18 @@ class Saga:
         self._running: dict[_Running, None] = {}  # in the order in which they began
         self._around: Saga | None = None
         self._in_around: _Running | None = None
-        self._is_left = False
+        self._is_entered = self._is_left = False
 
     def __repr__(self) -> str:
         return f"<Saga of {len(self._entries)} steps>"
 
     def push(self, step: Step[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Let a step be run if the saga is undone, before those that were registered earlier. Raises WrongArguments, NotSerializable."""
+        """Let a step be run if the saga is undone, before those that were registered earlier.
+
+        Raises WrongArguments, NotSerializable; RuntimeError once the block has been left, since nothing would ever undo it.
+        """
+        if self._is_left:
+            raise RuntimeError(f"undo.push({step.__name__}, …) after its `async with saga()` block: move it into the block")
         self._entries.append(_Entry(step, step.call.decode_call(step.call.encode_call(args, kwargs))))
 
     # --- what begins inside ---
@@ -130,6 +135,9 @@ class Saga:
     # --- the block ---
 
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise RuntimeError("a saga is entered once: write `async with saga() as undo` again, for another one")
+        self._is_entered = True
         around = UNDOING.get()
         if isinstance(around, Saga):
             around.admit()

@@ -899,3 +899,30 @@ def test_a_compensation_takes_the_same_arguments() -> None:
 
     assert "Let it take the same: def undo(what: 'str', cents: 'int' = 1, *, how: 'str' = '')" in str(caught.value)
     assert "or register it by hand: undo.push(undo, …)" in str(caught.value)
+
+
+@durable_actor
+class Careless:
+    """Uses a saga as it is not meant."""
+
+    @workflow
+    async def run(self, how: str) -> str:
+        undo = saga()
+        async with undo:
+            pass
+        with pytest.raises(RuntimeError, match=r"async with saga\(\)"):
+            if how == "push":
+                undo.push(unbook, "late")
+            else:
+                async with undo:
+                    pass
+        return "refused"
+
+
+@pytest.mark.parametrize("how", ["push", "enter"])
+async def test_a_saga_that_has_been_left_takes_nothing_more(make_world: MakeWorld, how: str) -> None:
+    world = await make_world(Careless)
+
+    careless = await world.start(Careless.run, how, how)
+
+    assert await careless.result() == "refused"
