@@ -63,11 +63,13 @@ class Form(IntEnum):
 class Awaiter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who wants an outcome, beyond this process's memory.
 
-    A client (its id, the number of its ask), or an actor (type, key, id of its request).
+    A client (its id, the number of its ask), or an actor (type, key, id of its request); `spawned` is the request that made the child
+    whose outcome it is, if its parent asks.
     """
 
     reply_to: tuple[bytes, int] | None = None
     asker: tuple[str, str, bytes] | None = None
+    spawned: bytes = b""
 
 
 ON_PARENT_CLOSE: Final = {"cancel": Kind.CANCEL, "abandon": Kind.ORPHAN, "terminate": Kind.TERMINATE}  # what a child is then sent

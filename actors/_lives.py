@@ -176,7 +176,7 @@ class Lives:
             activation.mailbox.append(successor)
             for awaiter in run.awaiters:
                 if awaiter not in its_own:
-                    self._books.post(activation, Kind.RESULT, "result", now, asker=awaiter.asker)
+                    self._books.post(activation, Kind.RESULT, "result", now, payload=awaiter.spawned, asker=awaiter.asker)
         self._books.tell_readers(activation)
 
     def _tell_awaiters(self, activation: Activation, draft: StandingDraft | None, awaiters: list[Awaiter], outcome: Outcome) -> None:
@@ -358,7 +358,7 @@ class Lives:
             self._books.telling.conclude(activation, item.seq, envelope, told)
             return
         if envelope.asker is not None or envelope.reply_to is not None:
-            awaiters = [*run.awaiters, Awaiter(envelope.reply_to, envelope.asker)]
+            awaiters = [*run.awaiters, Awaiter(envelope.reply_to, envelope.asker, envelope.payload)]
             if envelope.asker is not None:
                 self._books.epoch.suspect(ActorId(*envelope.asker[:2]))
             standing = msgspec.structs.replace(standing, run=msgspec.structs.replace(run, awaiters=awaiters))
@@ -382,10 +382,12 @@ def _is_child_of(standing: Standing, spawned: bytes) -> bool:
 
 
 def _is_for_successor(awaiter: Awaiter, successor: Envelope | None) -> bool:
-    """Whether a result was asked for by the parent of the child that is to follow, and after it spawned that one."""
+    """Whether a result was asked for of the child that is to follow; or by its parent, of whichever, after that spawned this one."""
     parent = None if successor is None else successor.parent
     if parent is None or awaiter.asker is None or awaiter.asker[:2] != (parent.type, parent.key):
         return False
+    if awaiter.spawned:
+        return awaiter.spawned == parent.id
     asked = MessageId(awaiter.asker[2])
     return life_of(asked) == life_of(parent.id) and asked > parent.id
 

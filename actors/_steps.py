@@ -226,9 +226,12 @@ class Steps:
         for work in waiting:
             if self.is_wanted(work):
                 self._begin(work)
-        while True:
-            await anyio.sleep(COMPLAIN_EVERY)
-            self._complain()
+        try:
+            while True:
+                await anyio.sleep(COMPLAIN_EVERY)
+                self._complain()
+        finally:
+            self.stop()  # the places of those that end now are nobody's, however the epoch ends
 
     def _complain(self) -> None:
         now = self._epoch.clock.now()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from contextlib import suppress
 from datetime import timedelta
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from typing import Any
 
 import pytest
@@ -480,3 +482,70 @@ async def test_an_attempt_that_an_epoch_cut_off_may_have_been_it(make_world: Mak
             await deployed.result()
 
     assert DONE[-1] == "undo hesitate"
+
+
+# --- what a merge of lives and hosts leaves behind ---
+
+
+@step(at_once=1)
+async def queue_up(name: str) -> None:
+    DONE.append(name)
+    gate("begun").set()
+    await gate(name).wait()
+
+
+@durable_actor
+class Queueing:
+    """Asks for two steps, of which one waits for the other's place."""
+
+    @workflow
+    async def run(self) -> None:
+        await asyncio.gather(queue_up("a"), queue_up("b"))
+
+    @on_event
+    def poke(self) -> None:
+        """Nothing."""
+
+
+async def test_an_epoch_that_ends_lets_no_further_step_in(make_world: MakeWorld) -> None:
+    world = await make_world(Queueing)
+    queueing = await world.start(Queueing.run, "q")
+    await gate("begun").wait()
+    gate("begun").clear()
+
+    world.crash_at(CrashPoint.BEFORE_COMMIT)
+    with suppress(CommitUncertain):
+        await queueing.send_event(Queueing.poke)
+    await gate("begun").wait()
+
+    attempts = [each for each in gc.get_objects() if iscoroutine(each) and each.__qualname__ == "Steps._perform"]
+    assert all(getcoroutinestate(each) != CORO_CREATED for each in attempts)
+
+
+@durable_actor
+class Rewriting:
+    """Cancels its child for another one of the same key, and awaits that in its own next life."""
+
+    def __init__(self) -> None:
+        self.heir: Any = None
+
+    @workflow
+    async def run(self, life: int) -> str:
+        if not life:
+            await spawn(Heir.run, "heir").cancel()
+            await asyncio.sleep(1)
+            self.heir = spawn(Heir.run, "heir")
+            await send_signal(self.heir, Heir.word, "yes")
+            continue_as_new(1)
+        return str(await self.heir.result())
+
+
+async def test_a_child_to_come_is_awaited_in_its_parents_next_life(make_world: MakeWorld) -> None:
+    world = await make_world(Heir, Rewriting)
+    rewriting = await world.start(Rewriting.run, "r", 0)
+    await world.advance(timedelta(seconds=2))
+
+    gate("tidy").set()
+    await world.settled()
+
+    assert await rewriting.result() == "yes"
