@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, final
 
+import anyio
+
 ENDS_WITHIN: Final = 3.0  # seconds that an attempt has to end when its host does
 
 logger = logging.getLogger("perdure.actors")
@@ -52,6 +54,7 @@ class Attempts:
                 finally:
                     self._group = None  # what ends now is to begin nothing
                     breaking_off = asyncio.get_running_loop().call_later(ENDS_WITHIN, self._break_off, stubborn)
+                    await self._end()
         except BaseExceptionGroup as errors:
             broken_off = [task.exception() for task in stubborn]
             others = errors.subgroup(lambda error: error not in broken_off and not isinstance(error, BaseExceptionGroup))
@@ -60,6 +63,14 @@ class Attempts:
         finally:
             if breaking_off is not None:
                 breaking_off.cancel()
+
+    async def _end(self) -> None:
+        """Cancel what runs, and wait for it; the host's own cancel, which comes again and again, would keep the loop busy meanwhile."""
+        with anyio.CancelScope(shield=True):
+            for task in self._running:
+                task.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
 
     def _break_off(self, stubborn: list[asyncio.Task[None]]) -> None:
         """End what does not let itself be cancelled, as a generator is ended: the host would wait for it for ever."""

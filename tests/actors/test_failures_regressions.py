@@ -549,3 +549,31 @@ async def test_a_child_to_come_is_awaited_in_its_parents_next_life(make_world: M
     await world.settled()
 
     assert await rewriting.result() == "yes"
+
+
+@step
+async def take_leave() -> None:
+    gate("begun").set()
+    try:
+        await gate("never").wait()
+    finally:
+        await asyncio.sleep(0.05)
+        cancels = max(task.cancelling() for task in asyncio.all_tasks())
+        DONE.append("in peace" if cancels < 10 else f"cancelled {cancels} times")
+
+
+@durable_actor
+class Leaving:
+    """Its step cleans up when the host ends."""
+
+    @workflow
+    async def run(self) -> None:
+        await take_leave()
+
+
+async def test_a_step_that_cleans_up_keeps_no_ending_host_busy() -> None:
+    async with Runtime("memory:", actors=[Leaving]) as runtime:
+        await runtime.start(Leaving.run, "l")
+        await gate("begun").wait()
+
+    assert DONE == ["in peace"]
