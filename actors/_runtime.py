@@ -81,6 +81,7 @@ class Runtime:
         self._host: Host | None = None
         self._hosted = asyncio.Event()
         self._ended = False
+        self._shield = anyio.CancelScope()
 
     @classmethod
     def with_settings(cls, store: str | Store, settings: Settings) -> Self:
@@ -249,6 +250,7 @@ class Runtime:
                 host.stop()
             self._host = host
             self._hosted.set()
+            self._shield.shield = True
             if not started:
                 started = True
                 task_status.started()
@@ -263,7 +265,8 @@ class Runtime:
     async def _lived(self, begin: Callable[[Host], None]) -> bool:
         """Live one epoch; returns False if another one is to follow."""
         try:
-            with anyio.CancelScope(shield=True):  # the host stops by itself when it is told to, so that what is done is committed
+            # A host that has begun stops by itself when it is told to, so that what is done is committed; before that nobody could tell it.
+            with anyio.CancelScope(shield=self._shield.shield) as self._shield:
                 await self._one_epoch(begin)
         except BaseExceptionGroup as group:
             error = only(group)
@@ -287,10 +290,12 @@ class Runtime:
             finally:
                 self._host = None
                 self._hosted.clear()
-                await store.release(fence)
+                with anyio.CancelScope(shield=True):
+                    await store.release(fence)
         finally:
             if isinstance(self._given, str):
-                await store.close()
+                with anyio.CancelScope(shield=True):
+                    await store.close()
 
     def _breadcrumbs(self, epoch: int) -> BreadcrumbFile | PassingBreadcrumbs:
         """Where this epoch leaves its crumbs, and the last one has left its own: in a file beside an LMDB store, elsewhere in memory."""

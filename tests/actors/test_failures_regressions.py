@@ -30,7 +30,8 @@ from perdure.actors import (
     workflow,
 )
 from perdure.actors.testing import CrashPoint, World
-from perdure.storage import CommitUncertain
+from perdure.actors.testing._store import UnsteadyStore
+from perdure.storage import CommitUncertain, open_store
 
 from .conftest import MakeWorld
 
@@ -577,3 +578,17 @@ async def test_a_step_that_cleans_up_keeps_no_ending_host_busy() -> None:
         await gate("begun").wait()
 
     assert DONE == ["in peace"]
+
+
+async def test_a_start_that_is_cancelled_leaves_no_host_behind(tmp_path: Any) -> None:
+    store = UnsteadyStore(open_store(f"lmdb:{tmp_path}/s"))
+    store.hold()
+    runtime = Runtime(store, actors=[Leaving])
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(runtime.__aenter__(), 0.05)
+    store.flow()
+
+    async with Runtime(store, actors=[Leaving]) as another:
+        assert another.statistics().active == 0
+    await store.close()
