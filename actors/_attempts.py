@@ -56,7 +56,7 @@ class Attempts:
                     breaking_off = asyncio.get_running_loop().call_later(ENDS_WITHIN, self._break_off, stubborn)
                     await self._end()
         except BaseExceptionGroup as errors:
-            broken_off = [task.exception() for task in stubborn]
+            broken_off = [task.exception() for task in stubborn if not task.cancelled()]
             others = errors.subgroup(lambda error: error not in broken_off and not isinstance(error, BaseExceptionGroup))
             if others is not None:
                 raise others from None
