@@ -20,8 +20,8 @@ demo: environment  ## kill a busy host three times and count what was lost
 
 test: environment  ## the full suite, the actors' with one and with none in memory, then the plain one on every other Python
 	$(BIN)/pytest -n $(WORKERS)
-	$(BIN)/pytest -n $(WORKERS) tests/actors --max-active=1
-	$(BIN)/pytest -n $(WORKERS) tests/actors --max-active=0
+	$(BIN)/pytest -n $(WORKERS) tests/actors -m "not slow" --max-active=1
+	$(BIN)/pytest -n $(WORKERS) tests/actors -m "not slow" --max-active=0
 	@$(MAKE) --no-print-directory others
 
 plain: environment  ## the suite without its slow tests

@@ -497,6 +497,7 @@ async def a_thread(patient: Patient) -> None:
 STUBBORN: Final = ["a_stubborn_step", "a_thread"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", STUBBORN)
 async def test_the_end_of_a_step_that_takes_its_time_is_waited_for(clinic: World, diary: Log, how: str) -> None:
     patient = await clinic.start(Patient.run, "p-1", how)
@@ -512,6 +513,7 @@ async def test_the_end_of_a_step_that_takes_its_time_is_waited_for(clinic: World
     assert diary.undone == [(diary.begun[0], diary.begun[0])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", STUBBORN)
 async def test_a_step_that_does_not_end_is_given_up_after_ten_seconds(clinic: World, diary: Log, how: str) -> None:
     patient = await clinic.start(Patient.run, "p-1", how)
@@ -529,6 +531,7 @@ async def test_a_step_that_does_not_end_is_given_up_after_ten_seconds(clinic: Wo
     diary.go_on.set()
 
 
+@pytest.mark.slow
 async def test_a_second_cancel_waits_for_the_step_too(clinic: World, diary: Log) -> None:
     patient = await clinic.start(Patient.run, "p-1", "a_stubborn_step")
     await diary.has_begun()

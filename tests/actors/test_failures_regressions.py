@@ -211,6 +211,7 @@ async def test_what_is_said_to_a_child_to_come_waits_for_it(make_world: MakeWorl
     assert await world.ref(Testator.run, "t").result() == "yes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "terminate"])
 async def test_a_child_to_come_ends_with_its_parent(make_world: MakeWorld, how: str) -> None:
     world = await make_world(Heir, Testator)
@@ -397,6 +398,7 @@ class Hasty:
             await do_in_a_thread("b")  # pyright: ignore[reportGeneralTypeIssues]
 
 
+@pytest.mark.slow
 async def test_a_step_that_does_not_end_keeps_no_saga_from_being_undone(make_world: MakeWorld) -> None:
     world = await make_world(Hasty)
     hasty = await world.start(Hasty.run, "h")
@@ -426,6 +428,7 @@ class Nested:
                 await asyncio.sleep(100)
 
 
+@pytest.mark.slow
 async def test_a_saga_around_one_that_took_long_is_undone(make_world: MakeWorld) -> None:
     world = await make_world(Nested)
     nested = await world.start(Nested.run, "n")
@@ -541,6 +544,7 @@ class Rewriting:
         return str(await self.heir.result())
 
 
+@pytest.mark.slow
 async def test_a_child_to_come_is_awaited_in_its_parents_next_life(make_world: MakeWorld) -> None:
     world = await make_world(Heir, Rewriting)
     rewriting = await world.start(Rewriting.run, "r", 0)

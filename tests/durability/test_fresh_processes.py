@@ -14,6 +14,7 @@ from .stage import Ledger, undisturbed
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_a_new_process_for_each_move_changes_nothing(tmp_path: Path) -> None:
     expected = {program.name: repr(await undisturbed(tmp_path, program)) for program in PROGRAMS}

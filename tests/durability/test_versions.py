@@ -119,6 +119,7 @@ def other_python() -> str:
     return str(found)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_two_versions_of_python_in_turn_agree(other_python: str, tmp_path: Path) -> None:
     expected = {program.name: repr(await undisturbed(tmp_path, program)) for program in PROGRAMS}
