@@ -179,6 +179,7 @@ def killed(place: Path, mode: str, at: int, chance: random.Random) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_host_killed_again_and_again_undoes_what_was_done(torture: bool, tmp_path: Path) -> None:
     chance = random.Random(4)

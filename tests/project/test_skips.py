@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SKIPPING = "import pytest\n\ndef test_one():\n    pytest.skip('no such program')\n"
 
 
