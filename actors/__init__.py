@@ -6,7 +6,7 @@ from ._children import spawn
 from ._clock import Alarm, Clock, SystemClock
 from ._codec import Codec, PickleCodec, codec_named
 from ._define import durable_actor
-from ._durable import CurrentActor, cancel_timer, continue_as_new, current_actor, emit, set_timer, wait_for_signal, wait_until
+from ._durable import CurrentActor, cancel_timer, continue_as_new, current_actor, emit, patched, set_timer, wait_for_signal, wait_until
 from ._errors import (
     ActorCompleted,
     ActorEvicted,
@@ -34,7 +34,6 @@ from ._errors import (
     TurnDidNotEnd,
     UnknownActorType,
     UnknownHandler,
-    VersionMismatch,
     WorkerDied,
     WrongArguments,
 )
@@ -48,6 +47,7 @@ from ._marks import (
     Transient,
     Waits,
     Workflow,
+    migrate,
     on_activate,
     on_child_exit,
     on_event,
@@ -76,6 +76,7 @@ from ._renames import Placeholder, rename
 from ._runtime import Runtime
 from ._saga import Saga, saga
 from ._step import Compensated, Step, StepInfo, Unknown, UnknownOutcome, step, step_info
+from ._version_errors import MigrationFailed, VersionMismatch
 
 if typing.TYPE_CHECKING:
     from ._client import Client
@@ -117,6 +118,7 @@ __all__ = [
     "InvalidKey",
     "KeyTooLong",
     "MailboxFull",
+    "MigrationFailed",
     "NamedRef",
     "NonDeterminismError",
     "NotDeserializable",
@@ -169,11 +171,13 @@ __all__ = [
     "current_actor",
     "durable_actor",
     "emit",
+    "migrate",
     "on_activate",
     "on_child_exit",
     "on_event",
     "on_signal",
     "on_timer",
+    "patched",
     "query",
     "rename",
     "saga",

@@ -10,18 +10,20 @@ from typing import Final, final
 
 from ..storage import PerdureError, settle
 from ._activation import Activation, Delivery
-from ._envelope import Envelope, Kind
+from ._envelope import FORGETS, Envelope, Kind
 from ._epoch import Epoch
 from ._errors import ActorCompleted, ActorNotFound, IdempotencyMismatch, MailboxFull
 from ._ids import ActorId
 from ._letters import change_letters
-from ._persistence import key_digest, put_key_row
+from ._persistence import Table, key_digest, put_key_row
 from ._records import KeyRow, Outcome, Value, refusal
 from ._settlement import Settlement
+from ._upgrades import Upgrades
 
 FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # what the workflow's end leaves nobody to take
 OF_ONE_LIFE: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
 MAKING_NO_ACTOR: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})
+KEPT_BEYOND: Final = frozenset({Table.KEY})  # an actor whose retention has passed
 MAYBE_EARLY: Final = frozenset({Kind.RENEW, Kind.ORPHAN})  # of those: the child that they are for may be about to begin
 
 
@@ -29,11 +31,12 @@ MAYBE_EARLY: Final = frozenset({Kind.RENEW, Kind.ORPHAN})  # of those: the child
 class Acceptance:
     """Puts deliveries into the mailboxes of actors that are in memory."""
 
-    __slots__ = ("_epoch", "_settlement")
+    __slots__ = ("_epoch", "_settlement", "_upgrades")
 
-    def __init__(self, epoch: Epoch, settlement: Settlement) -> None:
+    def __init__(self, epoch: Epoch, settlement: Settlement, upgrades: Upgrades) -> None:
         self._epoch = epoch
         self._settlement = settlement
+        self._upgrades = upgrades
 
     def accept(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> None:
         """Deal with one delivery for good; `known` is what its idempotency key was used for before."""
@@ -60,8 +63,8 @@ class Acceptance:
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
             if known.outcome is not None:
                 return None
-        if envelope.is_control and (envelope.kind is Kind.DELETE or envelope.is_of_letters or not activation.damaged):
-            return activation.mismatch() if envelope.kind is Kind.RETRY else None
+        if envelope.is_control and (envelope.kind in FORGETS or envelope.is_of_letters or not activation.damaged):
+            return None
         if envelope.kind is Kind.CANCEL and activation.snapshot is None and not len(activation.mailbox):
             return ActorNotFound(activation.actor)
         return self._refusal_of_message(activation, envelope, known)
@@ -86,10 +89,13 @@ class Acceptance:
             outcome = change_letters(self._epoch, self._settlement, activation, envelope, self._put_back)
         elif envelope.kind is Kind.DELETE:
             self._settlement.delete(activation)
+        elif envelope.kind is Kind.RETIRE:
+            if activation.status.is_end and activation.standing.retire == envelope.due:  # else it has begun anew
+                self._settlement.delete(activation, keep=KEPT_BEYOND)
         elif envelope.kind is Kind.TERMINATE:
             outcome = self._settlement.lives.terminate(activation, envelope)
         else:
-            self._settlement.release(activation)
+            outcome = self._upgrades.retry(activation)
         self._settlement.books.telling.answer(activation, delivery, outcome)
 
     def _put_back(self, activation: Activation, envelope: Envelope) -> bool:

@@ -21,14 +21,16 @@ from ._coroutines import Coroutines
 from ._define import Definition
 from ._envelope import Awaiter, Envelope
 from ._epoch import Epoch
-from ._errors import ActorQuarantined, VersionMismatch
+from ._errors import ActorQuarantined
 from ._failure import Failure
 from ._ids import ActorId, Incarnation, MessageId
 from ._mailbox import Item, Mailbox
-from ._persistence import StoredLetter, arrival_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of, wake_key
+from ._persistence import StoredLetter, Table, arrival_key, due_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
 from ._records import NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, Status
 from ._taking import revive
 from ._turn import NO_SIGNALS, KeptSignal, Turn
+
+MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before a message is put aside, or its actor quarantined
 
 DURABLE: Final = Gate(0)  # the gate of what nobody has changed since it was read
 DURABLE.let_pass(None)
@@ -65,6 +67,7 @@ class Activation:
 
     __slots__ = (
         "_instance",
+        "_staged_retire",
         "_staged_status",
         "_staged_wake",
         "actor",
@@ -80,6 +83,7 @@ class Activation:
         "failed",
         "failure",
         "fired",
+        "fitted",
         "gate",
         "handled",
         "letters",
@@ -89,6 +93,7 @@ class Activation:
         "signals",
         "snapshot",
         "suffix",
+        "unfit",
         "used",
         "wanted",
     )
@@ -97,6 +102,8 @@ class Activation:
         self.actor = actor
         self.suffix = suffix_of(actor)
         self.definition = definition
+        self.fitted = True  # else another version is to go on with it as soon as nothing of it waits
+        self.unfit: ActorQuarantined | None = None  # why no version can read the state of an actor that has ended
         self.snapshot: Snapshot | None = None  # None: the actor does not exist before its first turn
         self.mailbox: Mailbox | None = None
         self.failure: Failure | None = None  # why it is quarantined
@@ -120,7 +127,7 @@ class Activation:
         self.fired = 0.0  # when the last firing was due, or new beginning, that was put into the mailbox
         self._instance: object | None = None
         self._staged_status: Status | None = None
-        self._staged_wake = math.inf
+        self._staged_wake = self._staged_retire = math.inf
 
     def __repr__(self) -> str:
         state = "loading" if self.mailbox is None else "quarantined" if self.failure else repr(self.mailbox)
@@ -163,11 +170,6 @@ class Activation:
         """Why it answers nobody, if it is quarantined."""
         return None if self.failure is None else quarantined(self.actor, self.failure)
 
-    def mismatch(self) -> VersionMismatch | None:
-        """What is wrong if its state was written by another version of its type."""
-        stored, hosted = self.snapshot, self.definition.version
-        return None if stored is None or stored.version == hosted else VersionMismatch(self.actor, stored.version, hosted)
-
     def install(self, snapshot: Snapshot | None, failure: Failure | None) -> None:
         """Set what was read from the store."""
         self.snapshot = snapshot
@@ -177,13 +179,16 @@ class Activation:
         self.children = None
         self._staged_status = None if snapshot is None else snapshot.status
         self._staged_wake = math.inf if snapshot is None else snapshot.next_due
+        self._staged_retire = _retires(self.standing)
         self.mailbox = Mailbox(snapshot.event, snapshot.interrupt) if snapshot is not None else Mailbox(0, 0)
 
     def instance(self, epoch: Epoch, turn: Turn | None = None) -> object:
         """The object of the user's class, decoded or created when it is first needed, for a turn if not for a query.
 
-        Raises what decoding raises.
+        Raises what decoding raises, and what keeps the state from being read.
         """
+        if self.unfit is not None:
+            raise self.unfit
         if self._instance is None:
             epoch.breadcrumbs.enter(Phase.DECODE, self.decoding)
             try:
@@ -250,12 +255,14 @@ class Activation:
         back_off = before.back_off if before is not None else None
         if back_off is not None and self.mailbox is not None and back_off.seq <= self.mailbox.events.cursor:
             back_off = None
-        self._set_snapshot(turn, turn.number, state, back_off, status, standing)
+        self._set_snapshot(turn, turn.number, self.definition.version, state, back_off, status, standing)
 
     def stay(self, turn: Turn, standing: Standing | None) -> None:
         """A message was taken that changes nothing of the state."""
-        status = Status.IDLE if self.snapshot is None else self.snapshot.status
-        self.move_on(turn, self.state, status, standing)
+        version = self._version
+        self.move_on(turn, self.state, Status.IDLE if self.snapshot is None else self.snapshot.status, standing)
+        if version != self.definition.version and self.snapshot is not None:  # none of its code has run
+            self.snapshot = msgspec.structs.replace(self.snapshot, version=version)
 
     def back_off(self, back_off: BackOff, turn: Turn) -> None:
         """The message's turn has failed, and it is tried again later.
@@ -263,7 +270,7 @@ class Activation:
         The next turn has the same number, since nothing of this one has happened.
         """
         status, standing = (Status.IDLE, None) if self.snapshot is None else (self.snapshot.status, self.snapshot.standing)
-        self._set_snapshot(turn, turn.number - 1, self.state, back_off, status, standing)
+        self._set_snapshot(turn, turn.number - 1, self._version, self.state, back_off, status, standing)
 
     def begin_life(self, incarnation: Incarnation) -> None:
         """Another life begins, with the same state and whatever else it has."""
@@ -278,6 +285,8 @@ class Activation:
             self.snapshot, incarnation=incarnation, status=Status.IDLE, state=b"", back_off=None, standing=standing
         )
         self.changed = True
+        self.fitted = False
+        self.unfit = None
 
     def settle(self, status: Status, standing: Standing | None, now: float) -> None:
         """A life has ended, between two turns or after the last one."""
@@ -293,13 +302,13 @@ class Activation:
         self.changed = True
 
     def _set_snapshot(
-        self, turn: Turn, number: int, state: bytes, back_off: BackOff | None, status: Status, standing: Standing | None
+        self, turn: Turn, number: int, version: int, state: bytes, back_off: BackOff | None, status: Status, standing: Standing | None
     ) -> None:
         mailbox = self.mailbox
         assert mailbox is not None
         self.snapshot = Snapshot(
             turn.incarnation,
-            self.definition.version,
+            version,
             status,
             mailbox.events.cursor,
             mailbox.interrupts.cursor,
@@ -312,13 +321,18 @@ class Activation:
         )
         self.changed = True
 
+    @property
+    def _version(self) -> int:
+        """The version that has written the state."""
+        return self.definition.version if self.snapshot is None else self.snapshot.version
+
     def stage(self, batch: Batch, epoch: Epoch) -> None:
         """Write what has changed since the last call."""
         if self.mailbox is not None:
             if self.changed and self.snapshot is not None:
                 put_snapshot(batch, self.suffix, self.snapshot, self._staged_status)
                 self._staged_status = self.snapshot.status
-                self._stage_wake(batch, self.snapshot.next_due)
+                self._stage_dues(batch, self.snapshot.next_due, _retires(self.standing))
             for lane, queue in self.mailbox.lanes():
                 if queue.ready is not None or queue.taken is not None or queue.fresh is not None:
                     put_lane(batch, self.suffix, lane, queue)
@@ -330,17 +344,23 @@ class Activation:
                     self._stage_arrival(batch, epoch, delivery)
         self.dirty = self.changed = False
 
-    def _stage_wake(self, batch: Batch, due: float) -> None:
-        if due != self._staged_wake:
-            if self._staged_wake != math.inf:
-                batch.delete(wake_key(self._staged_wake, self.suffix))
-            if due != math.inf:
-                batch.put(wake_key(due, self.suffix), b"")
-            self._staged_wake = due
+    def _stage_dues(self, batch: Batch, wake: float, retire: float) -> None:
+        if wake != self._staged_wake:
+            self._stage_due(batch, Table.WAKE, self._staged_wake, wake)
+            self._staged_wake = wake
+        if retire != self._staged_retire:
+            self._stage_due(batch, Table.RETENTION, self._staged_retire, retire)
+            self._staged_retire = retire
 
-    def forget_wake(self, batch: Batch) -> None:
-        """Remove its timers' row, with everything else of an actor that is deleted."""
-        self._stage_wake(batch, math.inf)
+    def _stage_due(self, batch: Batch, table: Table, before: float, due: float) -> None:
+        if before != math.inf:
+            batch.delete(due_key(table, before, self.suffix))
+        if due != math.inf:
+            batch.put(due_key(table, due, self.suffix), b"")
+
+    def forget_dues(self, batch: Batch) -> None:
+        """Remove what says when it has something to do, with everything else of an actor that is deleted."""
+        self._stage_dues(batch, math.inf, math.inf)
 
     def _stage_arrival(self, batch: Batch, epoch: Epoch, delivery: Delivery) -> None:
         if delivery.row is None:
@@ -349,13 +369,24 @@ class Activation:
             put_arrival(batch, delivery.row, self.actor, delivery.envelope)
 
 
+def _retires(standing: Standing) -> float:
+    return math.inf if standing.retire is None else standing.retire
+
+
+def refuse_deadly(epoch: Epoch, activation: Activation) -> None:
+    """Raise ActorQuarantined for an actor that hosts have died of, when they read its state."""
+    charge = epoch.charges.get(activation.decoding) if epoch.charges else None
+    if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
+        raise ActorQuarantined(activation.actor, f"the host died {charge.interrupted} times while it read the actor's state")
+
+
 def new_instance(definition: Definition, actor: ActorId, snapshot: Snapshot | None, epoch: Epoch, first: Turn | None = None) -> object:
     """An object of the user's class as of a snapshot, or a new one, made for its `first` turn. Raises what the class's own code raises."""
     incarnation = Incarnation(b"") if snapshot is None else snapshot.incarnation
     now = epoch.clock.now()
     if first is not None and (snapshot is None or not snapshot.state):  # as a replay of that turn will make it
         incarnation, now = first.incarnation, first.time
-    turn = Turn(actor, incarnation, 0, now, epoch, read_only=True)
+    turn = Turn(definition, actor, incarnation, 0, now, epoch, read_only=True)
     with epoch.spared() as coroutines:
         work = partial(revive, definition, b"" if snapshot is None else snapshot.state, turn, coroutines)
         return epoch.watchdog.guard((actor, "the way into memory"), work)

@@ -16,7 +16,7 @@ from ..storage import settle
 from ._clock import Alarm
 from ._epoch import Epoch
 from ._ids import ActorId
-from ._persistence import read_wakes, wake_key
+from ._persistence import Table, due_key, read_due
 
 WINDOW: Final = 4_096  # actors whose timers are read at once; twice as many may be in memory
 NAP: Final = 0.001  # seconds
@@ -125,7 +125,7 @@ class Alarms:
         horizon = sorted(self._due.values())[WINDOW]
         if horizon < self._horizon:
             self._horizon = horizon
-            self._read = wake_key(horizon, b"\xff")  # behind every actor's at that time
+            self._read = due_key(Table.WAKE, horizon, b"\xff")  # behind every actor's at that time
             self._due = {actor: due for actor, due in self._due.items() if due <= horizon}
 
     def _arm(self) -> None:
@@ -155,7 +155,7 @@ class Alarms:
         self._horizon = math.inf
         self._refilling = True
         self._stage()
-        rows = await read_wakes(self._epoch.commit.overlay, self._read, WINDOW)
+        rows = await read_due(self._epoch.commit.overlay, Table.WAKE, self._read, WINDOW)
         for due, actor, _ in rows:
             if actor not in self._due:
                 self._keep(actor, due)

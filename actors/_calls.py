@@ -18,7 +18,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from ._codec import Codec, MsgspecCodec, narrowed
+from ._codec import Codec, MsgspecCodec, narrowed, writer_of
 from ._digest import digest
 from ._errors import NotDeserializable, NotSerializable, WrongArguments
 
@@ -54,14 +54,15 @@ class Call:
 
     def decode_call(self, payload: bytes) -> Arguments:
         """New arguments, as encoded by `encode_call`. Raises NotDeserializable, or WrongArguments where the signature has changed since."""
-        call = self.codec.decode(payload)
-        if isinstance(self.codec, MsgspecCodec):
-            return self._converted(call, self.codec.is_json)
+        codec = writer_of(payload, self.codec)  # a version with another codec may have sent it
+        call = codec.decode(payload)
+        if isinstance(codec, MsgspecCodec):
+            return self._converted(call, codec.is_json)
         if isinstance(call, tuple):
             return call, {}
         if isinstance(call, list) and len(call) == 2:
             return call[0], call[1]
-        raise NotDeserializable(self.codec.name, f"it is no call of {self.label}")
+        raise NotDeserializable(codec.name, f"it is no call of {self.label}")
 
     def decode_json(self, payload: bytes) -> Arguments:
         """Arguments from a JSON array (positional) or object (by name), converted to the annotations. Raises WrongArguments."""
@@ -119,9 +120,10 @@ class Call:
             raise error.within(label) from error
 
     def _decode_value(self, data: bytes, annotation: str) -> Any:
-        if not isinstance(self.codec, MsgspecCodec):
-            return self.codec.decode(data)
-        return self.codec.decode(data, self._annotations().get(annotation, Any))
+        codec = writer_of(data, self.codec)
+        if not isinstance(codec, MsgspecCodec):
+            return codec.decode(data)
+        return codec.decode(data, self._annotations().get(annotation, Any))
 
     def _encode_bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         try:

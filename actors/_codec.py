@@ -96,9 +96,10 @@ class MsgspecCodec:
     def encode(self, value: object) -> bytes:
         """The value as bytes. Raises NotSerializable with the path to what msgspec does not know."""
         try:
-            return self._encode(value)
+            data = self._encode(value)
         except Exception as error:
             raise _refusal(value, error, self._encode) from error
+        return b" " + data if self.is_json and len(data) == 1 else data  # a single byte is MessagePack: see `writer_of`
 
     def decode(self, data: bytes, type: object = Any) -> object:  # noqa: A002  the word is the protocol's
         """A new value of the annotated type. Raises NotDeserializable where the bytes do not fit it."""
@@ -126,6 +127,21 @@ _CODECS: Final[dict[str, PickleCodec | MsgspecCodec]] = {
     "msgspec": MsgspecCodec("msgspec", is_json=False),
     "msgspec-json": MsgspecCodec("msgspec-json", is_json=True),
 }
+
+
+def writer_of(data: bytes, own: Codec) -> Codec:
+    """Which of these codecs has written something that a type with the codec `own` is to read; a codec of one's own reads what it wrote.
+
+    Pickles of protocol 5 begin with 0x80 0x05, which is no MessagePack; JSON begins with ASCII, which in MessagePack is a whole number.
+    """
+    if not isinstance(own, PickleCodec | MsgspecCodec):
+        return own
+    if data.startswith(_PICKLED):
+        return PICKLE if isinstance(own, MsgspecCodec) else own
+    return _CODECS["msgspec" if data[:1] >= b"\x80" or len(data) == 1 else "msgspec-json"]
+
+
+_PICKLED: Final = b"\x80\x05"
 
 
 def codec_named(name: str) -> Codec:

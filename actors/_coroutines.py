@@ -79,6 +79,7 @@ class Coroutines:
         "evicted",
         "loop",
         "outcomes",
+        "patches",
         "sagas",
         "turn",
         "undoing",
@@ -91,6 +92,7 @@ class Coroutines:
         self._closing: Closing | None = None
         self.sagas = 0  # that are open
         self.undoing = 0  # sagas that are being undone, or hear how a step has ended: the time to clean up does not end before
+        self.patches: dict[str, bool] = {}  # which changes of the code count, as decided since something waits
         self._endings: list[Ending] = []
         self._context = contextvars.Context()
         self._context.run(AMBIENT.set, self)
@@ -155,6 +157,7 @@ class Coroutines:
         if loop.at_rest:
             self.outcomes.forget()
             self.sagas = self.undoing = 0
+            self.patches.clear()
             loop.begin_at(int.from_bytes(turn.incarnation[:4], "big"))
         try:
             with loop.at(turn.time):

@@ -6,7 +6,7 @@ A definition is made once, when the class is decorated, and never changes; what 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, final, get_args, overload
@@ -15,6 +15,7 @@ from ._codec import PICKLE, Codec, codec_named
 from ._errors import DefinitionError, UnknownHandler
 from ._handlers import Handler, WaitsSpec, activations_of, handlers_of, waits_of
 from ._marks import HandlerKind
+from ._migrations import Migrations, check_replays
 from ._policy import Retry, Supervision
 from ._state import State
 
@@ -41,6 +42,8 @@ class Options(NamedTuple):
     on_poison: OnPoison = "skip"
     supervise: Supervision | None = None
     cancel_grace: timedelta = timedelta(seconds=30)
+    replays: Sequence[int] = ()
+    retention: timedelta | None = None
 
 
 @final
@@ -49,7 +52,8 @@ class Definition:
 
     `mailbox_limit` counts messages, `dedupe_for` is how long idempotency keys are kept, `retry` is for events that were
     sent and not asked. `max_replay` is how long a log may become, and `stream_limit` how many items of a stream are kept. `on_poison` is
-    what follows a message that cannot be handled, `supervise` what follows a child that fails; `cancel_grace` in seconds.
+    what follows a message that cannot be handled, `supervise` what follows a child that fails; `cancel_grace` in seconds. `migrations` are
+    those to this version, `replays` the older versions whose past it can replay; `retention` is in seconds, None for ever.
     """
 
     __slots__ = (
@@ -68,8 +72,11 @@ class Definition:
         "handlers",
         "mailbox_limit",
         "max_replay",
+        "migrations",
         "name",
         "on_poison",
+        "replays",
+        "retention",
         "retry",
         "stream_limit",
         "supervise",
@@ -92,6 +99,9 @@ class Definition:
         self.on_poison: Final = options.on_poison
         self.supervise: Final = options.supervise
         self.cancel_grace: Final = options.cancel_grace.total_seconds()
+        self.retention: Final = None if options.retention is None else options.retention.total_seconds()
+        self.replays: Final = check_replays(cls, self.version, options.replays)
+        self.migrations: Final = Migrations(cls, self.version)
         self._state: Final = State(cls, self.codec)
         self.transient: Final = self._state.transient
         self._activations: Final = activations_of(cls)
@@ -125,6 +135,10 @@ class Definition:
     def decode_state(self, data: bytes) -> Any:
         """A new instance with the stored attributes, `__init__` not called, transient attributes not set. Raises NotDeserializable."""
         return self._state.decode(data)
+
+    def migrate_state(self, data: bytes, version: int) -> bytes:
+        """The state of an older version as one of this. Raises NotDeserializable, NotSerializable, and what a migration raises."""
+        return self._state.changed(data, lambda state: self.migrations.apply(state, version))
 
     def mend_state(self, instance: Any, data: bytes) -> list[str]:
         """Make an instance that replay has rebuilt agree with its stored attributes; returns the paths of what was set.
@@ -255,6 +269,8 @@ def durable_actor(
     on_poison: OnPoison = ...,
     supervise: Supervision | None = ...,
     cancel_grace: timedelta = ...,
+    replays: Sequence[int] = ...,
+    retention: timedelta | None = ...,
 ) -> Callable[[C], C]: ...
 def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     """Make a class an actor type. Goes above `@dataclass` and the like; raises DefinitionError for what could not work.
@@ -268,7 +284,8 @@ def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     "skip" (default) puts it into the dead letters, "quarantine" lets the actor stand still at it, "stop" puts it into the dead letters and
     fails the actor. `supervise`: OneForOne(…), OneForAll(…) or RestForOne(…), for children that fail (default: their parent is told).
     `cancel_grace`: how long clean-up may take once the actor, or one of its handlers, is asked to end (default 30 s); undoing a saga may
-    take longer.
+    take longer. `replays`: older versions whose actors this class goes on with where their code waits, since it would have asked for the
+    same. `retention`: how long an actor is kept once it has ended, with all that is its own (default None: until it is deleted).
     """
     if cls is not None:
         return _defined(cls, Options())
@@ -301,26 +318,34 @@ def _defined(cls: type, options: Options) -> type:
 
 
 def _check(options: Options) -> None:
-    policy: object = options.supervise
-    problem = ""
-    if type(options.version) is not int or not 1 <= options.version < 1 << 32:
-        problem = f"version={options.version!r} is not a whole number from 1 up (and below 2**32)"
-    elif options.mailbox_limit is not None and options.mailbox_limit < 1:
-        problem = f"mailbox_limit={options.mailbox_limit!r} leaves no room for a message"
-    elif options.max_replay < 1:
-        problem = f"max_replay={options.max_replay!r} lets nothing wait"
-    elif options.stream_limit is not None and options.stream_limit < 1:
-        problem = f"stream_limit={options.stream_limit!r} keeps nothing"
-    elif options.dedupe_for < timedelta(0):
-        problem = f"dedupe_for={options.dedupe_for!r} is negative"
-    elif options.cancel_grace < timedelta(0):
-        problem = f"cancel_grace={options.cancel_grace!r} is negative"
-    elif options.on_poison not in get_args(OnPoison):
-        problem = f"on_poison={options.on_poison!r} is none of {', '.join(map(repr, get_args(OnPoison)))}"
-    elif policy is not None and not isinstance(policy, Supervision):
-        problem = f"supervise={policy!r} is no policy: OneForOne(…), OneForAll(…) or RestForOne(…)"
-    if problem:
+    for problem in _problems(options):
         raise DefinitionError("@durable_actor", problem, "Correct it, or leave it out for the default.")
+
+
+def _problems(options: Options) -> Iterator[str]:
+    if type(options.version) is not int or not 1 <= options.version < 1 << 32:
+        yield f"version={options.version!r} is not a whole number from 1 up (and below 2**32)"
+    for name, what in _AT_LEAST_ONE.items():
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            yield f"{name}={value!r} {what}"
+    for name in ("dedupe_for", "cancel_grace"):
+        if getattr(options, name) < timedelta(0):
+            yield f"{name}={getattr(options, name)!r} is negative"
+    if options.retention is not None and options.retention <= timedelta(0):
+        yield f"retention={options.retention!r} keeps nothing, not even what the workflow returns"
+    if options.on_poison not in get_args(OnPoison):
+        yield f"on_poison={options.on_poison!r} is none of {', '.join(map(repr, get_args(OnPoison)))}"
+    policy: object = options.supervise
+    if policy is not None and not isinstance(policy, Supervision):
+        yield f"supervise={policy!r} is no policy: OneForOne(…), OneForAll(…) or RestForOne(…)"
+
+
+_AT_LEAST_ONE: Final = {
+    "mailbox_limit": "leaves no room for a message",
+    "max_replay": "lets nothing wait",
+    "stream_limit": "keeps nothing",
+}
 
 
 def _checked_name(name: str, cls: type) -> str:

@@ -22,7 +22,9 @@ from ._errors import UnknownActorType
 from ._ids import ActorId
 from ._loading import ENDING, Loader
 from ._performance import Performer
+from ._records import Status
 from ._settlement import Settlement
+from ._upgrades import Upgrades
 
 SLICE: Final = 0.002  # seconds of turns before the host's loop gets a chance; a turn costs some 20 µs
 SUMMON_AT_ONCE: Final = 256  # passive actors with work that are brought in while others are at work
@@ -48,10 +50,11 @@ class Dispatcher:
     def __init__(self, epoch: Epoch) -> None:
         self._epoch = epoch
         self.settlement = Settlement(epoch, self.deliver)
-        self._acceptance = Acceptance(epoch, self.settlement)
+        self.upgrades = Upgrades(epoch, self.settlement)
+        self._acceptance = Acceptance(epoch, self.settlement, self.upgrades)
         self._performer = Performer(epoch, self.settlement)
         self._has_rows: set[ActorId] = set()  # passive actors with rows in their mailbox
-        self.loader = Loader(epoch, self._acceptance, self._has_rows, self._loaded, self.settlement.quarantine)
+        self.loader = Loader(epoch, self._acceptance, self.upgrades, self._has_rows, self._loaded, self.settlement.quarantine)
         self._active: dict[ActorId, Activation] = {}  # in the order of their coming, or of their second chance
         self._ready: deque[Activation] = deque()
         self._backlog: deque[ActorId] = deque()  # passive actors to bring in when there is room
@@ -163,6 +166,8 @@ class Dispatcher:
         now = self._epoch.clock.now()
         if activation.snapshot is not None and activation.snapshot.standing is not None:
             self._see_to_timers(activation, now)
+        if not activation.fitted and activation.status is not Status.SUSPENDED:
+            self.upgrades.fit(activation)
         item = activation.next_item(now)
         if item is None:
             self._rest(activation)

@@ -132,7 +132,7 @@ async def wait_for_signal(signal: Waits[T], /, *, timeout: timedelta | None = No
     Raises SignalTimeout after `timeout`, UnknownHandler for a signal that the type does not declare.
     """
     coroutines, turn = ambient(f"waiting for {signal!r}")
-    spec = turn.surroundings.registry.require(turn.actor.type).declared(signal)
+    spec = turn.definition.declared(signal)
     if timeout is None:
         envelope = await coroutines.signal(spec.name)
     else:
@@ -177,7 +177,7 @@ def set_timer(
     datetime, a negative time, or one beyond the year 9999.
     """
     turn = current_turn("set_timer()")
-    name = turn.surroundings.registry.require(turn.actor.type).timer(handler).name
+    name = turn.definition.timer(handler).name
     if (at is not None and after is not None) or (at is None and after is None and every is None):
         raise ValueError(f"set_timer({name}) takes after= or at=, every=, or one of the first with every=")
     period = 0.0 if every is None else _seconds(every, "every", least=0.001)
@@ -191,7 +191,7 @@ def set_timer(
 def cancel_timer(handler: Timer[Any, []], /) -> None:
     """Forget what `set_timer` has set for that handler; nothing happens if it is not set."""
     turn = current_turn("cancel_timer()")
-    name = turn.surroundings.registry.require(turn.actor.type).timer(handler).name
+    name = turn.definition.timer(handler).name
     turn.ask_for(RequestKind.CANCEL_TIMER, name)
     turn.effects.append(CancelTimer(name))
 
@@ -203,6 +203,20 @@ def emit(name: str, payload: object = None) -> None:
     turn.effects.append(Emit(name, PICKLE.encode(payload)))
 
 
+def patched(change: str, /) -> bool:
+    """Whether the code of a change runs: True where it runs for the first time, False where the actor's past is of the code before it.
+
+        if patched("fee"):
+            await charge_fee(order)  # what is new
+
+    The answer is recorded with the first asking, and is the same until nothing of the actor waits any more, or it continues as new. The
+    question may be removed, with the old code, once no actor waits that was begun before the change. Raises NotInActor, NotDurable in a
+    query.
+    """
+    coroutines, turn = ambient("patched()")
+    return turn.patched(change, coroutines.patches)
+
+
 def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     """End this life of the workflow and begin the next one with other arguments: same key, same state, an empty log.
 
@@ -210,7 +224,7 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     where the code that runs is not the workflow's own coroutine.
     """
     coroutines, turn = ambient("continue_as_new()")
-    run = turn.surroundings.registry.require(turn.actor.type).require_workflow()
+    run = turn.definition.require_workflow()
     if not coroutines.is_workflow_running:
         raise NotInActor("continue_as_new()", f"the own coroutine of the workflow, {run.label}: return to it, and call it there")
     raise ContinueAsNew(run.encode_call(args, kwargs))

@@ -45,10 +45,12 @@ class Kind(IntEnum):
     ESCALATE = 26  # a child has ended, and its failure is its parent's own
     COMPENSATION = 27  # a step that was to undo something, and failed for good: only ever a dead letter
     POISONED = 28  # a message could not be handled, and the actor is to fail with it
+    RETIRE = 29  # forget the actor, whose retention has passed
 
 
 STARTS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART, Kind.CONTINUE, Kind.SPAWN})
-CONTROLS: Final = frozenset({Kind.DELETE, Kind.RETRY, Kind.TERMINATE, Kind.REDRIVE, Kind.DROP, Kind.EDIT})
+FORGETS: Final = frozenset({Kind.DELETE, Kind.RETIRE})
+CONTROLS: Final = FORGETS | {Kind.RETRY, Kind.TERMINATE, Kind.REDRIVE, Kind.DROP, Kind.EDIT}
 
 
 @final
@@ -96,8 +98,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
 
     `ask` is True where somebody waits for the outcome. `reply_to` is where a caller in another process wants it: (client, number).
     `asker` is the actor that wants it: (type, key, id of the request). `key` is the idempotency key and a digest of what it is used for.
-    `headers` carry the trace context. `due` is when a firing was due, or when a workflow is to begin again. `parent` is that of the actor
-    which the message is for, where its parent sends it.
+    `headers` carry the trace context. `due` is when a firing was due, a workflow is to begin again, or a retention has passed. `parent` is
+    that of the actor which the message is for, where its parent sends it.
     """
 
     id: MessageId

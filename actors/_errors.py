@@ -22,7 +22,8 @@
     ├── DeadLetterNotFound           the actor has no dead letter of that number
     ├── ActorCompleted               it has ended, or was deleted, before it answered
     ├── ActorQuarantined             it stands still until somebody looks at it
-    │   ├── VersionMismatch          its state was written by another version of its type
+    │   ├── VersionMismatch          another version of its type wrote its past, and none that is hosted can go on from it
+    │   ├── MigrationFailed          a migration of its state raised, or made what its class cannot hold
     │   └── NonDeterminismError      its code asks, on replay, for something else than when it first ran
     ├── ActorFailed                  its workflow raised; the original is the cause
     ├── ChildFailed                  a child's workflow raised; the original is the cause
@@ -40,7 +41,7 @@
     ├── WorkerDied                   the worker process that made a call died in it
     └── RemoteError                  stands for an exception that could not travel
 
-Those that only reach whoever waits for an actor, or for a step, are in `_outcome_errors`.
+Those that only reach whoever waits for an actor, or for a step, are in `_outcome_errors`; those of versions in `_version_errors`.
 
 Every class builds its own sentence from the parts it is given, and `type(error)(*error.args)` makes an equal one: errors travel as replies.
 """
@@ -430,23 +431,6 @@ class ActorQuarantined(PerdureError):
             f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost. Mend the cause, then let it go on:"
             f" await ref.retry(), or perdure retry {shell_form(self.actor)}."
         )
-
-
-@final
-class VersionMismatch(ActorQuarantined):
-    """The actor's state was written by version `stored` of its type, and this host runs it as `hosted`."""
-
-    __module__ = "perdure.actors"
-
-    def __init__(self, actor: object, stored: int, hosted: int) -> None:
-        ActorQuarantined.__init__(
-            self,
-            actor,
-            f"its state is of version {stored} of its type, and this host runs version {hosted}; host that one again, or delete it",
-        )
-        self.args = (self.actor, stored, hosted)
-        self.stored = stored
-        self.hosted = hosted
 
 
 @final

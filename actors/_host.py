@@ -30,6 +30,7 @@ from ._query import Reader
 from ._records import HostRow, Outcome
 from ._recovery import find_work, put_registry, read_and_charge, read_and_charge_requests
 from ._ref import Request
+from ._retention import Retention
 from ._settings import Settings, only
 from ._steps import Steps
 from ._suspicion import Suspicion
@@ -71,6 +72,7 @@ class Host:
         self._alarms = Alarms(
             self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch), lambda: self.dispatcher.loader.crowded
         )
+        self._retention = Retention(self.epoch, self.dispatcher)
         self._suspicion = Suspicion(self.epoch, self.dispatcher)
         self.epoch.suspect = self._suspicion.suspect
         self.epoch.errands = self._steps
@@ -194,7 +196,7 @@ class Host:
         if before is not None:
             self._door.clear_away(before.door)
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, last.found(), epoch.clock.now())
-        put_registry(epoch)
+        await put_registry(epoch)
         put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
         outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, last.found_steps())
         epoch.commit.stage()
@@ -227,6 +229,7 @@ class Host:
             for key in expired:
                 commit.batch.delete(key)  # with whatever batch comes next
             await anyio.lowlevel.checkpoint()  # however many there are, turns go on
+        await self._retention.sweep()
 
     def _seal(self, batch: Batch) -> None:
         self.dispatcher.stage(batch)

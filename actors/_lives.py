@@ -155,6 +155,7 @@ class Lives:
         draft = StandingDraft(activation, self._books.epoch.commit.batch)
         draft.forget_log()
         draft.timers = []
+        draft.retire = None
         self.families.part(activation, draft)
         activation.forget_instance()
         if handled is not None:
@@ -164,6 +165,8 @@ class Lives:
 
     def _settle(self, activation: Activation, draft: StandingDraft, run: Run, ended: Ended, now: float) -> None:
         draft.run = Run(run.arguments, ended.outcome)
+        retention = activation.definition.retention
+        draft.retire = None if retention is None else max(now, self._books.epoch.clock.now()) + retention
         successor, draft.successor = draft.successor, None
         signals = draft.drop_signals() if successor is None else []  # as in any life that follows another, they are kept
         activation.settle(ended.status, draft.record(), now)

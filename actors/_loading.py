@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import anyio
 import anyio.abc
@@ -18,7 +18,8 @@ import anyio.abc
 from ..storage import StoreCorrupt
 from ._acceptance import Acceptance
 from ._activation import DURABLE, Activation
-from ._envelope import Kind
+from ._breadcrumb import Phase
+from ._envelope import FORGETS, Kind
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._mailbox import Item, LaneQueue
@@ -37,11 +38,14 @@ from ._persistence import (
 from ._records import DamagedRecord, KeyRow, Lane
 from ._replaying import Replayer
 from ._turn import KeptSignal
+from ._upgrades import Upgrades
+
+T = TypeVar("T")
 
 AT_ONCE: Final = 256  # actors a read brings in: beyond that the turns of those already here would wait
 SHORT: Final = 64  # messages of a log that are replayed at once, some 2 ms
 
-ENDING: Final = frozenset({Kind.DELETE, Kind.TERMINATE})  # without the actor's code, which may not be in memory
+ENDING: Final = FORGETS | {Kind.TERMINATE}  # without the actor's code, which may not be in memory
 
 KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 
@@ -50,22 +54,24 @@ KnownKeys = dict[tuple[ActorId, bytes], KeyRow | DamagedRecord | None]
 class Loader:
     """Reads what activations lack, then hands their arrivals to `acceptance` and the activations to `ready`."""
 
-    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_replayer", "_replaying", "_wake", "_wanted")
+    __slots__ = ("_acceptance", "_epoch", "_has_rows", "_quarantine", "_ready", "_replayer", "_replaying", "_upgrades", "_wake", "_wanted")
 
     def __init__(
         self,
         epoch: Epoch,
         acceptance: Acceptance,
+        upgrades: Upgrades,
         has_rows: set[ActorId],
         ready: Callable[[Activation], None],
         quarantine: Callable[[Activation, BaseException], None],
     ) -> None:
         self._epoch = epoch
         self._acceptance = acceptance
+        self._upgrades = upgrades
         self._has_rows = has_rows
         self._ready = ready
         self._quarantine = quarantine
-        self._replayer = Replayer(epoch)
+        self._replayer = Replayer(epoch.commit.overlay, epoch, self._guarded)
         self._replaying = 0  # actors whose log is long
         self._wanted: list[Activation] = []
         self._wake: asyncio.Future[None] | None = None
@@ -114,7 +120,7 @@ class Loader:
             kinds = {delivery.envelope.kind for delivery in activation.arrivals or ()}
             if kinds & ENDING:
                 await self._read_what_ends(activation)
-            if Kind.DELETE in kinds:
+            if kinds & FORGETS:
                 await self._read_who_waits(activation)
             if any(delivery.envelope.is_of_letters for delivery in activation.arrivals or ()):
                 activation.letters = await read_dead_letters(self._epoch.commit.overlay, activation.actor)
@@ -137,7 +143,7 @@ class Loader:
                 self._break(activation, f"the snapshot of {activation.actor} is damaged: {stored}")
                 continue
             activation.install(stored.snapshot, stored.quarantine.failure if stored.quarantine else None)
-            self._check_version(activation)
+            self._upgrades.fit(activation)
             if activation.standing.kept:
                 await self._read_signals(activation)
             if activation.standing.children:
@@ -175,11 +181,13 @@ class Loader:
         except BaseException as error:  # noqa: BLE001  replay runs the user's code
             self._quarantine(activation, error)
 
-    def _check_version(self, activation: Activation) -> None:
-        """State is never handed to code of another version than wrote it."""
-        mismatch = activation.mismatch()
-        if mismatch is not None and activation.failure is None:
-            self._quarantine(activation, mismatch)
+    def _guarded(self, activation: Activation, work: Callable[[], T]) -> T:
+        breadcrumbs = self._epoch.breadcrumbs
+        breadcrumbs.enter(Phase.DECODE, activation.decoding)
+        try:
+            return self._epoch.watchdog.guard((activation.actor, "the way into memory"), work)
+        finally:
+            breadcrumbs.leave()
 
     async def _fill(self, activation: Activation) -> None:
         mailbox = activation.mailbox
@@ -248,10 +256,10 @@ class Loader:
             if key is None:
                 kind = arrivals[0].envelope.kind
                 if kind in ENDING:
-                    if activation.outstanding is None or (kind is Kind.DELETE and activation.awaiters is None):
+                    if activation.outstanding is None or (kind in FORGETS and activation.awaiters is None):
                         self.want(activation)  # it came after that was read
                         return
-                    if kind is Kind.DELETE:
+                    if kind in FORGETS:
                         known, activation.letters = {}, None  # its keys go with the actor, and its dead letters
                 elif arrivals[0].envelope.is_of_letters:
                     if activation.letters is None:

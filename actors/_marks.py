@@ -24,11 +24,13 @@ R_co = TypeVar("R_co", covariant=True)
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 T = TypeVar("T")
+Migration = TypeVar("Migration", bound=Callable[[dict[str, Any]], dict[str, Any]])
 Activation = TypeVar("Activation", bound=Callable[..., None])
 ExitHandler = TypeVar("ExitHandler", bound="Callable[[Any, ChildExit], None]")
 
 _KIND: Final = "__perdure_handler__"
 _ACTIVATE: Final = "__perdure_activate__"
+_MIGRATES: Final = "__perdure_migrates__"
 
 
 @final
@@ -197,6 +199,23 @@ def on_activate(method: Activation, /) -> Activation:
     return method
 
 
+def migrate(version: int, /) -> Callable[[Migration], Migration]:
+    """Let a static method make today's state out of that of an older version: the attributes by name, in a dict.
+
+    It goes above `@staticmethod`. A state goes through the migration of its own version, then through those of all later ones, each of
+    which gets what the one before it has returned. Of classes that cannot be found any more it gets instances of Placeholder. It may ask
+    for nothing, and is run when the actor comes into memory: again, if the process dies before the new state is durable.
+    """
+    if type(version) is not int or version < 1:
+        raise DefinitionError(f"@migrate({version!r})", "versions are whole numbers from 1 up", "Name the version that wrote the state.")
+
+    def marked(function: Migration) -> Migration:
+        setattr(_plain_function(getattr(function, "__func__", function), "migrate"), _MIGRATES, version)  # of a static method, its function
+        return function
+
+    return marked
+
+
 @overload
 def signal() -> Waits[None]: ...
 @overload
@@ -220,6 +239,12 @@ def kind_of(attribute: object) -> HandlerKind | None:
 def is_activation(attribute: object) -> bool:
     """Whether a class attribute is marked `@on_activate`."""
     return isinstance(attribute, FunctionType) and getattr(attribute, _ACTIVATE, False) is True
+
+
+def migrates_from(attribute: object) -> int | None:
+    """The version whose state a class attribute migrates, if it is marked so."""
+    function = attribute.__func__ if isinstance(attribute, staticmethod) else attribute
+    return getattr(function, _MIGRATES, None) if isinstance(function, FunctionType) else None
 
 
 def refuse_unfit(function: FunctionType, kind: HandlerKind) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Final, final
 
-from ._activation import Activation
+from ._activation import MAX_INTERRUPTED, Activation, refuse_deadly
 from ._breadcrumb import Phase
 from ._coroutines import Coroutines
 from ._envelope import STARTS, Kind
 from ._epoch import Epoch
-from ._errors import ActorQuarantined, HandlerInterrupted, UnknownHandler, WrongArguments
+from ._errors import HandlerInterrupted, UnknownHandler, WrongArguments
 from ._ids import Incarnation, continued, first_incarnation, life_of, renewed
 from ._mailbox import Item
 from ._records import Status, Value
@@ -21,7 +21,6 @@ from ._settlement import Settlement
 from ._taking import Taken, take_turn
 from ._turn import Turn
 
-MAX_INTERRUPTED: Final = 3  # attempts at one message in which the host died, before the message is put aside
 SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not overtake itself
 
 _AT_ANY_TIME: Final = frozenset({Kind.RESULT, Kind.EMIT, Kind.CANCEL, Kind.TERMINATE})
@@ -73,10 +72,19 @@ class Performer:
             now = envelope.due
         if snapshot is None:
             life = first_incarnation(activation.actor, envelope.id)
-            turn = Turn(activation.actor, life, 1, now, self._epoch, item.seq, envelope.headers)
+            turn = Turn(activation.definition, activation.actor, life, 1, now, self._epoch, item.seq, envelope.headers)
         else:
             time = max(now, snapshot.updated)  # the clock of another machine, or of before a restart, may have been ahead
-            turn = Turn(activation.actor, snapshot.incarnation, snapshot.turn + 1, time, self._epoch, item.seq, envelope.headers)
+            turn = Turn(
+                activation.definition,
+                activation.actor,
+                snapshot.incarnation,
+                snapshot.turn + 1,
+                time,
+                self._epoch,
+                item.seq,
+                envelope.headers,
+            )
             if activation.signals is not None:
                 turn.signals = activation.signals
             if snapshot.back_off is not None and snapshot.back_off.seq == item.seq:
@@ -226,11 +234,8 @@ class Performer:
 
     def _instance(self, activation: Activation, turn: Turn) -> object | None:
         """The actor's instance, or None if it cannot be had; then the actor is quarantined."""
-        charge = self._epoch.charges.get(activation.decoding) if self._epoch.charges else None
         try:
-            if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
-                times = f"the host died {charge.interrupted} times while it read the actor's state"
-                raise ActorQuarantined(activation.actor, times)
+            refuse_deadly(self._epoch, activation)
             instance = activation.instance(self._epoch, turn)
         except KeyboardInterrupt:
             raise
@@ -238,8 +243,7 @@ class Performer:
             activation.forget_instance()
             self._settlement.quarantine(activation, error)
             return None
-        if charge is not None:
-            self._settlement.books.discharge(activation.decoding)
+        self._settlement.books.discharge(activation.decoding)
         return instance
 
 

@@ -79,6 +79,7 @@ class Table(IntEnum):
     WAKE = 23
     STREAM = 24
     CHILD = 25
+    RETENTION = 26
 
 
 OF_ONE_ACTOR: Final = (
@@ -147,11 +148,12 @@ def put_lane(batch: Batch, suffix: bytes, lane: Lane, queue: LaneQueue) -> None:
         batch.delete(prefix + keys.pack((seq,)))
 
 
-def delete_actor(batch: Batch, actor: ActorId) -> None:
-    """Stage the removal of everything an actor has; its dead letters too."""
+def delete_actor(batch: Batch, actor: ActorId, *, keep: frozenset[Table] = frozenset()) -> None:
+    """Stage the removal of everything an actor has, its dead letters too, but for what is in the tables `keep`."""
     suffix = suffix_of(actor)
     for table in OF_ONE_ACTOR:
-        batch.delete_range(below_actor(table, actor))
+        if table not in keep:
+            batch.delete_range(below_actor(table, actor))
     for status in Status:
         batch.delete(_status_key(status, suffix))
 
@@ -214,12 +216,12 @@ def delete_request(batch: Batch, suffix: bytes, request: MessageId) -> None:
     batch.delete(_request_key(Table.REQUEST, suffix, request))
 
 
-def wake_key(due: float, suffix: bytes) -> bytes:
-    """Where it stands that an actor has something to do at `due`.
+def due_key(table: Table, due: float, suffix: bytes) -> bytes:
+    """Where it stands, in WAKE or RETENTION, that an actor has something to do, or is to be forgotten, at `due`.
 
     By time, and exactly: the bits of a positive IEEE 754 double sort as it does.
     """
-    return PREFIX[Table.WAKE] + keys.pack((int.from_bytes(struct.pack(">d", due), "big"),)) + suffix
+    return PREFIX[table] + keys.pack((int.from_bytes(struct.pack(">d", due), "big"),)) + suffix
 
 
 def put_stream_item(batch: Batch, suffix: bytes, position: int, row: StreamRow) -> None:
@@ -306,6 +308,11 @@ def put_charge(batch: Batch, charge: Charge) -> None:
 def put_host(batch: Batch, host: HostRow) -> None:
     """Stage who hosts the store."""
     batch.put(PREFIX[Table.HOST], HOST_ROW.pack(host))
+
+
+def delete_registry_entry(batch: Batch, name: str, version: int) -> None:
+    """Stage that a version of an actor type is not known any more."""
+    batch.delete(PREFIX[Table.REGISTRY] + keys.pack((name, version)))
 
 
 def put_registry_entry(batch: Batch, name: str, version: int, entry: bytes) -> None:
@@ -411,9 +418,9 @@ async def read_requests(reads: Reads, actor: ActorId) -> list[RequestRow]:
     return [row for row in rows if isinstance(row, RequestRow)]
 
 
-async def read_wakes(reads: Reads, after: bytes, limit: int) -> list[tuple[float, ActorId, bytes]]:
-    """(due, actor, key) of the next timers behind a key (b"": from the first), the earliest first."""
-    whole = keys.below((PARTITION, Table.WAKE))
+async def read_due(reads: Reads, table: Table, after: bytes, limit: int) -> list[tuple[float, ActorId, bytes]]:
+    """(due, actor, key) of the next rows of WAKE or RETENTION behind a key (b"": from the first), the earliest first."""
+    whole = keys.below((PARTITION, table))
     entries = await reads.scan(Range(max(after + b"\0", whole.start), whole.stop), limit=limit)
     found: list[tuple[float, ActorId, bytes]] = []
     for entry in entries:
@@ -472,6 +479,24 @@ async def scan_pages(reads: Reads, range_: Range, page: int = PAGE) -> AsyncIter
         if len(entries) < page:
             return
         range_ = Range(entries[-1].key + b"\0", range_.stop)
+
+
+async def read_registered(reads: Reads) -> list[tuple[str, int]]:
+    """The names and versions of all actor types that hosts of the store have served."""
+    pages = scan_pages(reads, keys.below((PARTITION, Table.REGISTRY)))
+    return [cast("tuple[str, int]", keys.unpack(entry.key)[-2:]) async for page in pages for entry in page]
+
+
+async def has_actors(reads: Reads, type_name: str) -> bool:
+    """Whether there is an actor of a type."""
+    return bool(await reads.scan(keys.below((PARTITION, Table.ACTOR, type_name)), limit=1))
+
+
+async def scan_quarantined(reads: Reads) -> AsyncIterator[tuple[ActorId, QuarantineRow | DamagedRecord]]:
+    """Every actor that stands still, and why."""
+    async for page in scan_pages(reads, keys.below((PARTITION, Table.QUARANTINE))):
+        for entry in page:
+            yield ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[-2:])), QUARANTINE_ROW.read(entry.value)
 
 
 async def scan_work(reads: Reads) -> AsyncIterator[ActorId]:

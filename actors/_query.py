@@ -12,6 +12,7 @@ from typing import Any, final
 
 from ..storage import StoreCorrupt
 from ._activation import Activation, new_instance, quarantined
+from ._define import Definition
 from ._dispatch import Dispatcher
 from ._envelope import Form
 from ._epoch import Epoch
@@ -35,6 +36,7 @@ from ._ref import Request
 from ._streaming import read_on
 from ._taking import run_query
 from ._turn import Turn
+from ._upgrades import seen_today
 
 NOBODY = Incarnation(b"")
 
@@ -108,29 +110,31 @@ class Reader:
 
     async def _query_passive(self, request: Request) -> Outcome:
         snapshot = await self._snapshot(request.target)
-        definition = self._epoch.registry.require(request.target.type)
+        definition, snapshot = seen_today(self._epoch, request.target, snapshot)
         instance = new_instance(definition, request.target, snapshot, self._epoch)
-        outcome, _ = self._run(definition.query(request.name), instance, request, snapshot)
+        outcome, _ = self._run(definition, instance, request, snapshot)
         return outcome
 
     def _query_active(self, activation: Activation, request: Request) -> Outcome:
         refusal = activation.refusal()
         if refusal is not None:
             raise refusal
-        definition = activation.definition
-        outcome, changed = self._run(definition.query(request.name), activation.instance(self._epoch), request, activation.snapshot)
+        if not activation.fitted and activation.status is not Status.SUSPENDED:
+            self._dispatcher.upgrades.fit(activation)
+        instance = activation.instance(self._epoch)
+        outcome, changed = self._run(activation.definition, instance, request, activation.snapshot)
         if changed:
             activation.forget_instance()
         return outcome
 
-    def _run(self, handler: Handler, instance: object, request: Request, snapshot: Snapshot | None) -> tuple[Outcome, bool]:
+    def _run(self, definition: Definition, instance: object, request: Request, snapshot: Snapshot | None) -> tuple[Outcome, bool]:
         """(outcome, whether the instance may have been changed)."""
-        epoch, definition = self._epoch, self._epoch.registry.require(request.target.type)
+        epoch, handler = self._epoch, definition.query(request.name)
         self._queries += 1
         checked = self._queries % epoch.check_queries == 0
         before = definition.encode_state(instance) if checked else b""
         incarnation = NOBODY if snapshot is None else snapshot.incarnation
-        turn = Turn(request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
+        turn = Turn(definition, request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
         try:
             arguments, keywords = _arguments(handler, request)
             with epoch.spared() as coroutines:

@@ -85,6 +85,7 @@ class RequestKind(IntEnum):
     SPAWN = 13
     CANCEL = 14  # another actor
     TERMINATE = 15
+    PATCH = 16  # whether changed code runs; answered at once
 
 
 @final
@@ -200,7 +201,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     `run` is its workflow. `wake` is when the earliest of what its coroutines wait for by the clock is due; `waits` is what they wait for,
     `holds` whether one of them is an event's handler; `logged` how many messages its log has. `kept` is how many signals wait to be
     taken, `emitted` how long its stream is, `children` how many it has. `parent` is whose child it is; `successor` the start of its next
-    life, as soon as this one has ended.
+    life, as soon as this one has ended. `past` are the versions of its type, besides the snapshot's, that took turns of its log. It is
+    forgotten at `retire` (seconds since the epoch), now that it has ended.
     """
 
     run: Run | None = None
@@ -214,6 +216,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     children: int = 0
     parent: Parent | None = None
     successor: Envelope | None = None
+    past: list[int] = []
+    retire: float | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -236,7 +240,7 @@ NOTHING: Final = Standing()
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An actor as of the end of a turn. Times are seconds since the epoch.
 
-    `turn` is that turn's handling number, which goes on over the actor's lives.
+    `version` is the one of its type that has written `state`. `turn` is that turn's handling number, which goes on over the actor's lives.
     """
 
     incarnation: Incarnation

@@ -20,16 +20,21 @@ from ._errors import UnknownActorType
 from ._ids import ActorId, MessageId
 from ._persistence import (
     Reads,
+    delete_registry_entry,
+    has_actors,
     put_charge,
     put_registry_entry,
     put_request,
     read_charges,
+    read_registered,
     scan_arrivals,
+    scan_quarantined,
     scan_requests,
     scan_work,
     suffix_of,
 )
 from ._records import Charge, DamagedRecord, RequestRow
+from ._upgrades import is_of_versions
 
 FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
 
@@ -74,14 +79,36 @@ def _charged(batch: Batch, actor: ActorId, row: RequestRow, phase: Phase) -> Req
     return charged
 
 
-def put_registry(epoch: Epoch) -> None:
-    """Write down which types are hosted, so that tools and clients need no user code."""
+async def put_registry(epoch: Epoch) -> None:
+    """Write down which types are hosted, so that tools and clients need no user code; what was newer, once, is hosted no more."""
+    for name, version in await read_registered(epoch.commit.overlay):
+        if not epoch.registry.serves(name):
+            await _miss(epoch, name)
+        elif version > epoch.registry.require(name).version:
+            delete_registry_entry(epoch.commit.batch, name, version)
     for entry in epoch.registry.describe():
         put_registry_entry(epoch.commit.batch, entry.name, entry.version, msgspec.msgpack.encode(entry))
 
 
+async def _miss(epoch: Epoch, name: str) -> None:
+    """Say that actors are there whose type is not: another host may serve it, or it was renamed."""
+    if await has_actors(epoch.commit.overlay, name):
+        logger.warning(
+            "the store has actors of type %s, which is not served here: their messages and timers wait. If its class has another name now,"
+            ' it keeps the stored one so: @durable_actor(name="%s")',
+            name,
+            name,
+        )
+
+
 async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
-    """Hand every message that waits in the store to the dispatcher: arrivals in their order, mailboxes when there is room."""
+    """Hand every message that waits in the store to the dispatcher: arrivals in their order, mailboxes when there is room.
+
+    What stood still for want of its version is looked at again, whether it has messages or not.
+    """
+    async for actor, quarantine in scan_quarantined(epoch.commit.overlay):
+        if not isinstance(quarantine, DamagedRecord) and is_of_versions(quarantine.failure):
+            dispatcher.found_with_work(actor)
     async for actor in scan_work(epoch.commit.overlay):
         dispatcher.found_with_work(actor)
     async for entry, row in scan_arrivals(epoch.commit.overlay):

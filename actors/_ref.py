@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, ParamSpec, Protocol
 from ._calls import digest_of_call
 from ._codec import PICKLE
 from ._coroutines import AMBIENT, Coroutines
+from ._define import Definition
 from ._digest import digest
 from ._envelope import Envelope, Form, Kind
 from ._errors import AskTimeout, NotDurable, NotSerializable, RuntimeNotRunning
@@ -193,7 +194,7 @@ class ActorRef(Generic[A_co]):
         Raises UnknownHandler, WrongArguments, NotSerializable at the call; MailboxFull, IdempotencyMismatch, ActorCompleted,
         ActorQuarantined from the actor; AskTimeout if `options(timeout=…)` has passed.
         """
-        event = self._registry().require(self.id.type).event(handler)
+        event = self._registry().find(self.id.type, Definition.event, handler)
         outcome = await self._asked(self._request(Kind.EVENT, event, args, kwargs), args, kwargs)
         return _result(self._port, event, outcome)
 
@@ -207,12 +208,12 @@ class ActorRef(Generic[A_co]):
         Raises UnknownHandler, WrongArguments, NotSerializable, MailboxFull, IdempotencyMismatch. An event that keeps failing ends in the
         dead letters.
         """
-        event = self._registry().require(self.id.type).event(handler)
+        event = self._registry().find(self.id.type, Definition.event, handler)
         return self._send(self._request(Kind.EVENT, event, args, kwargs))
 
     def signal(self, signal: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[None]:
         """What `send_signal` does."""
-        found = self._registry().require(self.id.type).signal(signal)
+        found = self._registry().find(self.id.type, Definition.signal, signal)
         kind = Kind.SIGNAL if isinstance(found, Handler) else Kind.DECLARED
         return self._send(self._request(kind, found, args, kwargs))
 
@@ -225,7 +226,7 @@ class ActorRef(Generic[A_co]):
 
         An actor that never had a message answers as a new one would. Raises QueryChangedState if the query is found to write.
         """
-        query = self._registry().require(self.id.type).query(handler)
+        query = self._registry().find(self.id.type, Definition.query, handler)
         payload = query.encode_call(args, kwargs)
         coroutines = AMBIENT.get(None)
         if coroutines is None:
@@ -290,7 +291,7 @@ class ActorRef(Generic[A_co]):
     async def retry(self) -> None:
         """Let a quarantined actor go on with the message that it stood still at, once the cause is mended; no other actor notices.
 
-        Raises ActorQuarantined if the cause is still there: VersionMismatch, or records that are damaged.
+        Raises ActorQuarantined if the cause is still there: VersionMismatch, MigrationFailed, or records that are damaged.
         """
         await self._control(Kind.RETRY, "retry")
 
@@ -380,7 +381,7 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
         Raises ActorFailed from what the workflow raised (of a child in its parent ChildFailed), ActorCancelled, WorkflowNotStarted;
         AskTimeout if `options(timeout=…)` has passed. A failed child that supervision begins again has not ended.
         """
-        run = self._registry().require(self.id.type).require_workflow()
+        run = self._registry().find(self.id.type, _workflow_of, "run")
         timeout = self._options.timeout
         seconds = None if timeout is None else timeout.total_seconds()
         outcome = await self._asked(Request(self.id, Kind.RESULT, "result", self._asked_as_parent(), timeout=seconds))
@@ -398,6 +399,10 @@ class WorkflowRef(ActorRef[A_co], Generic[A_co, R_co]):
         if coroutines is None or spawned is None or coroutines.require_turn(str(self.id)).actor != spawned[0]:
             return b""
         return spawned[1]
+
+
+def _workflow_of(definition: Definition, _: object) -> Handler:
+    return definition.require_workflow()
 
 
 IfExists = Literal["use", "fail", "restart"]

@@ -5,13 +5,15 @@ Name and version together are unique in it. Its description holds nothing of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final, final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar, final
 
 import msgspec
 
 from ._define import Definition, definition_of
-from ._errors import DefinitionError, UnknownActorType
+from ._errors import DefinitionError, UnknownActorType, UnknownHandler
+
+Found = TypeVar("Found")
 
 
 @final
@@ -42,14 +44,16 @@ class RegistryEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Registry:
     """The types of a host. Several versions of one name may be there; the highest is the current one."""
 
-    __slots__ = ("_current", "_versions")
+    __slots__ = ("_current", "_of_name", "_versions")
 
     def __init__(self, definitions: Iterable[Definition]) -> None:
         self._versions: Final[dict[tuple[str, int], Definition]] = {}
         for definition in definitions:
             self._add(definition)
-        by_version = sorted(self._versions.values(), key=lambda definition: definition.version)
-        self._current: Final = {definition.name: definition for definition in by_version}
+        self._of_name: Final[dict[str, list[Definition]]] = {}
+        for definition in sorted(self._versions.values(), key=lambda definition: -definition.version):
+            self._of_name.setdefault(definition.name, []).append(definition)
+        self._current: Final = {name: versions[0] for name, versions in self._of_name.items()}
 
     @classmethod
     def of_classes(cls, classes: Iterable[type]) -> Registry:
@@ -69,6 +73,26 @@ class Registry:
         if definition is None:
             raise UnknownActorType(name, self._current)
         return definition
+
+    def versions(self, name: str) -> list[Definition]:
+        """All versions of a type, the newest first; none of one that is not served."""
+        return self._of_name.get(name, [])
+
+    def find(self, name: str, look: Callable[[Definition, object], Found], handler: object) -> Found:
+        """What `look` finds of a handler in the current version, or in an older one: callers may hold the class of either.
+
+        As in `find("Order", Definition.event, Order.add_line)`. Raises UnknownActorType, and what `look` raises for the current one.
+        """
+        current = self.require(name)
+        try:
+            return look(current, handler)
+        except UnknownHandler:
+            for older in self._of_name[name][1:]:
+                try:
+                    return look(older, handler)
+                except UnknownHandler:
+                    continue
+            raise
 
     def serves(self, name: str) -> bool:
         """Whether there is a type of that name."""
@@ -93,11 +117,12 @@ class Registry:
         )
 
     def of_workflow(self, run: object) -> Definition:
-        """The definition whose workflow that function is; of several that share it by inheritance, the one whose class it is written in.
+        """The definition whose workflow that function is: of several versions the newest, of several types the one that it is written in.
 
         Raises UnknownHandler, showing what was meant, for anything else of a type that is hosted; UnknownActorType if there is none.
         """
-        found = [definition for definition in self._current.values() if definition.begins(run)]
+        begun = (next((each for each in versions if each.begins(run)), None) for versions in self._of_name.values())
+        found = [definition for definition in begun if definition is not None]
         written = str(getattr(run, "__qualname__", run))
         for definition in found:
             if len(found) == 1 or definition.cls.__qualname__ == written.rpartition(".")[0]:

@@ -12,22 +12,29 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Final, TypeVar, final
+from typing import Final, Protocol, TypeVar, final
 
 from ._activation import Activation
-from ._breadcrumb import Phase
 from ._comparison import StateDiffers
 from ._coroutines import Coroutines
-from ._epoch import Epoch
 from ._errors import ActorQuarantined
 from ._journal import Recorded
-from ._persistence import read_checkpoint, read_log
+from ._persistence import Reads, read_checkpoint, read_log
 from ._records import Checkpoint, LogEntry, Snapshot
 from ._standing import anyio_version, log_too_long, python_version
 from ._taking import replay_turn, revive
-from ._turn import Turn
+from ._turn import Surroundings, Turn
 
 T = TypeVar("T")
+
+
+class Guard(Protocol):
+    """Runs a piece of the user's code."""
+
+    def __call__(self, activation: Activation, work: Callable[[], T], /) -> T:
+        """What the work returns, or raises."""
+        ...
+
 
 SLICE: Final = 0.002  # seconds of replay before the host's loop gets a chance
 AT_ONCE: Final = 256  # entries of a log that are read at once
@@ -37,12 +44,14 @@ logger = logging.getLogger("perdure.actors")
 
 @final
 class Replayer:
-    """Rebuilds what waits of actors of one epoch."""
+    """Rebuilds what waits of actors. `guarded` runs a slice of it: the user's code may hang, or end the process."""
 
-    __slots__ = ("_epoch",)
+    __slots__ = ("_guarded", "_reads", "_surroundings")
 
-    def __init__(self, epoch: Epoch) -> None:
-        self._epoch = epoch
+    def __init__(self, reads: Reads, surroundings: Surroundings, guarded: Guard) -> None:
+        self._reads = reads
+        self._surroundings = surroundings
+        self._guarded = guarded
 
     async def replay(self, activation: Activation) -> None:
         """Give a suspended actor its instance and coroutines back.
@@ -54,10 +63,11 @@ class Replayer:
         too_long = log_too_long(activation)
         if too_long is not None:
             raise too_long
-        checkpoint = await read_checkpoint(self._epoch.commit.overlay, activation.suffix)
+        checkpoint = await read_checkpoint(self._reads, activation.suffix)
         coroutines = Coroutines()
         try:
-            turn = Turn(activation.actor, snapshot.incarnation, 0, await self._time_of(activation, checkpoint), self._epoch, read_only=True)
+            time = await self._time_of(activation, checkpoint)
+            turn = Turn(activation.definition, activation.actor, snapshot.incarnation, 0, time, self._surroundings, read_only=True)
             state = b"" if checkpoint.snapshot is None else checkpoint.snapshot.state
             instance = self._guarded(activation, partial(revive, activation.definition, state, turn, coroutines))
             async for entries in self._log(activation):
@@ -78,21 +88,13 @@ class Replayer:
         for start in range(0, logged, AT_ONCE):
             if start:
                 await asyncio.sleep(0)  # reading does not wait
-            yield deque(await read_log(self._epoch.commit.overlay, activation.suffix, start, min(start + AT_ONCE, logged)))
-
-    def _guarded(self, activation: Activation, work: Callable[[], T]) -> T:
-        breadcrumbs = self._epoch.breadcrumbs
-        breadcrumbs.enter(Phase.DECODE, activation.decoding)
-        try:
-            return self._epoch.watchdog.guard((activation.actor, "the way into memory"), work)
-        finally:
-            breadcrumbs.leave()
+            yield deque(await read_log(self._reads, activation.suffix, start, min(start + AT_ONCE, logged)))
 
     async def _time_of(self, activation: Activation, checkpoint: Checkpoint) -> float:
         """When the instance was as the checkpoint has it: one without a state was made for the first turn of the log."""
         if checkpoint.snapshot is not None and checkpoint.snapshot.state:
             return checkpoint.snapshot.updated
-        (first,) = await read_log(self._epoch.commit.overlay, activation.suffix, 0, 1)
+        (first,) = await read_log(self._reads, activation.suffix, 0, 1)
         return first.time
 
     def _handle_some(self, activation: Activation, instance: object, entries: deque[LogEntry], coroutines: Coroutines) -> None:
@@ -107,11 +109,12 @@ class Replayer:
         assert activation.snapshot is not None
         recorded = Recorded(activation.actor, entry)
         turn = Turn(
+            activation.definition,
             activation.actor,
             activation.snapshot.incarnation,
             entry.number,
             entry.time,
-            self._epoch,
+            self._surroundings,
             entry.seq,
             entry.envelope.headers,
             recorded=recorded,

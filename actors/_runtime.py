@@ -193,6 +193,10 @@ class Runtime:
         """Return once no actor has anything to do at this time, and all that was done is durable; messages in back-off wait on."""
         await (await self._current("settled")).settled()
 
+    async def sweep(self) -> None:
+        """Remove now what has expired by now: a host does so once a minute. For tests."""
+        await (await self._current("sweep")).sweep()
+
     def abort(self) -> None:
         """End as a crash would, committing nothing more; `async with` is to be left next. For tests."""
         self._ended = True

@@ -25,7 +25,7 @@ from ._firing import Firing
 from ._ids import ActorId
 from ._lives import Lives
 from ._mailbox import Item
-from ._persistence import delete_actor, delete_quarantine, put_quarantine
+from ._persistence import Table, delete_actor, delete_quarantine, put_quarantine
 from ._records import OUTCOME, BackOff, DeadLetter, QuarantineRow, Raised, Status, Value
 from ._standing import StandingDraft, log_too_long
 from ._taking import Taken
@@ -198,18 +198,19 @@ class Settlement:
 
     # --- verbs about an actor ---
 
-    def delete(self, activation: Activation) -> None:
-        """Forget the actor, its messages and its dead letters; whoever waits for an answer of it is told."""
+    def delete(self, activation: Activation, *, keep: frozenset[Table] = frozenset()) -> None:
+        """Forget the actor with all that is its own; whoever waits for an answer of it is told."""
         error = ActorCompleted(activation.actor)
         self.books.give_up_all(activation)
         self.lives.forget(activation, error)
-        delete_actor(self._epoch.commit.batch, activation.actor)
-        activation.forget_wake(self._epoch.commit.batch)
+        delete_actor(self._epoch.commit.batch, activation.actor, keep=keep)
+        activation.forget_dues(self._epoch.commit.batch)
         self.books.discharge(activation.decoding)
         deliveries, awaiters = self.books.telling.waiting(activation)
         activation.forget_instance()
         activation.install(None, None)
-        activation.damaged = False
+        activation.damaged = activation.fitted = False
+        activation.unfit = None
         self.books.touch(activation)
         self.books.tell_readers(activation)
         self.books.telling.answer_all(activation, deliveries, awaiters, error)

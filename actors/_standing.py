@@ -59,6 +59,8 @@ class StandingDraft:
     children: int
     parent: Parent | None
     successor: Envelope | None
+    past: list[int]
+    retire: float | None
 
     def __init__(self, activation: Activation, batch: Batch) -> None:
         self._activation = activation
@@ -66,7 +68,7 @@ class StandingDraft:
         # In one go, and in their order: this is done in every turn of an actor that waits.
         before = fields_of(activation.standing)
         self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds, *family = before
-        self.children, self.parent, self.successor = family
+        self.children, self.parent, self.successor, self.past, self.retire = family
         self.begun: list[RequestRow] = []
         self.ended: list[MessageId] = []
         self.given_up: list[MessageId] = []
@@ -168,6 +170,7 @@ class StandingDraft:
     def log(self, item: Item, taken: Taken, turn: Turn) -> None:
         """Something of the actor waits: its log goes on, or begins with how the actor was before."""
         suffix, batch = self._activation.suffix, self._batch
+        self._note_version()
         if not self.logged:
             put_checkpoint(batch, suffix, Checkpoint(self._activation.snapshot, python_version(), anyio_version()))
         entry = LogEntry(turn.number, item.seq, turn.time, item.envelope, taken.asked, turn.attempt)
@@ -177,6 +180,12 @@ class StandingDraft:
         self.wake = self._activation.coroutines.loop.next_due()
         self.waits = self._activation.coroutines.waits()
         self.holds = not self._activation.coroutines.takes_events
+
+    def _note_version(self) -> None:
+        """Another version may have taken the log's turns before this one."""
+        before = self._activation.snapshot
+        if self.logged and before is not None and before.version not in {self._activation.definition.version, *self.past}:
+            self.past = [before.version, *self.past]
 
     def drop_signals(self) -> list[KeptSignal]:
         """Keep no signal any more; returns those that were kept, in their order."""
@@ -197,6 +206,7 @@ class StandingDraft:
         if self.logged:
             delete_history(self._batch, self._activation.suffix, self.logged)
         self.logged = 0
+        self.past = []
         self.wake = None
         self.waits = NO_WAITS
         self.holds = False

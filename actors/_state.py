@@ -19,13 +19,14 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, final
 
 import msgspec
 
-from ._codec import PROTOCOL, Codec, MsgspecCodec, narrowed
+from ._codec import PROTOCOL, Codec, MsgspecCodec, PickleCodec, narrowed, writer_of
 from ._errors import DefinitionError, NotDeserializable, NotSerializable
 from ._marks import TransientMark, Waits
 from ._primitives import register_loaded
 
 T = TypeVar("T")
 
+_TOLERANT: Final = PickleCodec(placeholders=True)
 _DEFAULTS: Final = "__perdure_defaults__"
 _IS_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement; others keep data outside their attributes
 
@@ -208,6 +209,9 @@ class State:
         attributes = self._layout.attributes(instance)
         if self.transient:
             attributes = {name: value for name, value in attributes.items() if name not in self.transient}
+        return self._encoded(instance, attributes)
+
+    def _encoded(self, instance: Any, attributes: dict[str, Any]) -> bytes:
         _current.instance = instance
         try:
             return self._codec.encode(attributes)
@@ -230,6 +234,24 @@ class State:
             attributes = self._converted(attributes, self._codec)
         self._fill(instance, attributes)
         return instance
+
+    def changed(self, data: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+        """Attributes stored by another version, changed and stored again; of lost classes, `change` gets placeholders.
+
+        Raises NotDeserializable, NotSerializable, and what `change` raises: also where the class could not hold what comes of it.
+        """
+        codec = writer_of(data, self._codec)
+        instance = self._layout.blank()
+        _current.instance = instance
+        try:
+            attributes = (_TOLERANT if isinstance(codec, PickleCodec) else codec).decode(data)
+            if not isinstance(attributes, dict):
+                raise NotDeserializable(codec.name, f"it is no state of {self._cls.__qualname__}")
+            new = self._encoded(instance, change(attributes))
+        finally:
+            _current.instance = None
+        self.decode(new)
+        return new
 
     def mend(self, instance: Any, data: bytes) -> list[str]:
         """Make a rebuilt instance agree with the stored attributes; returns the paths of what was set. Raises StateDiffers."""

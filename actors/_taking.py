@@ -9,15 +9,19 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, NamedTuple, final
 
+import msgspec
+
 from ._coroutines import Coroutines
 from ._define import Definition
 from ._effects import Effect
 from ._endings import Ending, LifeEnd
 from ._envelope import Envelope
 from ._handlers import Handler
+from ._ids import ActorId
 from ._journal import ReplayStopped
-from ._records import Asked, LogEntry
-from ._turn import Turn
+from ._records import Asked, LogEntry, Snapshot
+from ._turn import Surroundings, Turn
+from ._version_errors import MigrationFailed
 
 
 @final
@@ -53,6 +57,20 @@ def revive(definition: Definition, state: bytes, turn: Turn, coroutines: Corouti
     Raises what that code raises.
     """
     return coroutines.call(turn, _revived, definition, state)
+
+
+def migrate(definition: Definition, actor: ActorId, snapshot: Snapshot, surroundings: Surroundings, coroutines: Coroutines) -> Snapshot:
+    """The snapshot with its state as one of that version: the user's code, run as actor code that may ask for nothing.
+
+    Raises MigrationFailed, from what that code raises.
+    """
+    turn = Turn(definition, actor, snapshot.incarnation, 0, snapshot.updated, surroundings, read_only=True)
+    try:
+        state = coroutines.call(turn, definition.migrate_state, snapshot.state, snapshot.version)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise MigrationFailed(actor, snapshot.version, definition.version, said) from error
+    return msgspec.structs.replace(snapshot, version=definition.version, state=state)
 
 
 def run_query(handler: Handler, instance: object, arguments: Any, keywords: Any, turn: Turn, coroutines: Coroutines) -> Any:

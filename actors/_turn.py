@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, final
 
+from ._define import Definition
 from ._effects import Begin, Effect, EndStep, GiveUp, KeepSignal, PutAside, Send, Spawn, TakeSignal
 from ._envelope import Envelope, Kind, Parent
 from ._errors import NotDurable
@@ -62,6 +63,7 @@ class Turn:
         "actor",
         "asked",
         "attempt",
+        "definition",
         "effects",
         "headers",
         "incarnation",
@@ -76,6 +78,7 @@ class Turn:
 
     def __init__(
         self,
+        definition: Definition,
         actor: ActorId,
         incarnation: Incarnation,
         number: int,
@@ -87,6 +90,7 @@ class Turn:
         read_only: bool = False,
         recorded: Recorded | None = None,
     ) -> None:
+        self.definition = definition  # the version of the actor's type whose code runs
         self.actor = actor
         self.incarnation = incarnation
         self.number = number
@@ -137,6 +141,19 @@ class Turn:
         self.asked.append(asked)
         return asked
 
+    def patched(self, change: str, decided: dict[str, bool]) -> bool:
+        """Whether changed code runs, or that of before; `decided` is what was said of other changes since the actor's log began.
+
+        Code that runs first is the new one, and it is recorded that it ran; where a replay finds no such record, the old one ran.
+        """
+        found = decided.get(change)
+        if found is None:
+            found = self.recorded is None or self.recorded.holds(RequestKind.PATCH, change)
+            if found:
+                self.ask_for(RequestKind.PATCH, change)
+            decided[change] = found
+        return found
+
     def begin(
         self,
         kind: RequestKind,
@@ -165,7 +182,7 @@ class Turn:
         asked = self.ask_for(RequestKind.SPAWN, type_name if key is None else f"{type_name}/{key}", digest)
         found = request_id(self.incarnation, self.number, asked.nth)
         child = ActorId(type_name, child_key(self.actor.key, self.incarnation, self.number, asked.nth) if key is None else key)
-        supervised = self.surroundings.registry.require(self.actor.type).supervise is not None
+        supervised = self.definition.supervise is not None
         parent = Parent(self.actor.type, self.actor.key, found, on_close, supervised)
         row = ChildRow(child.type, child.key, found, on_close, supervised)
         self.effects.append(Spawn(row, self._envelope(Kind.SPAWN, run.name, payload, None, parent=parent)))

@@ -184,13 +184,15 @@ class World:
         raise AssertionError(f"after {JUMPS_AT_MOST} jumps of the clock there is still something due: {self.clock!r}")
 
     async def advance(self, by: timedelta) -> None:
-        """Move the clock, stopping wherever something is due on the way until it has happened."""
+        """Move the clock, stopping wherever something is due on the way until it has happened; then remove what has expired."""
         end = self.clock.now() + by.total_seconds()
         await self.settled()
         while (due := self.clock.next_due()) is not None and due <= end:
             self.clock.move_to(due)
             await self.settled()
         self.clock.move_to(end)
+        await self.settled()
+        await self.runtime.sweep()
         await self.settled()
 
     def crash_at(self, point: CrashPoint, nth: int = 1) -> None:

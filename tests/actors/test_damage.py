@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from perdure.actors import ActorId, ActorQuarantined, Runtime
+from perdure.actors._activation import MAX_INTERRUPTED
 from perdure.actors._ids import MessageId
-from perdure.actors._performance import MAX_INTERRUPTED
 from perdure.actors._persistence import PREFIX, Table, key_digest, put_charge
 from perdure.actors._records import Charge
 from perdure.storage import Batch, MemoryDisk, MemoryStore

@@ -28,6 +28,7 @@ from perdure.actors import (
     current_actor,
     durable_actor,
     emit,
+    migrate,
     on_event,
     query,
     saga,
@@ -163,6 +164,19 @@ class First:
 @durable_actor(name="Paper", version=2)
 class Second:
     """As it is now."""
+
+    @on_event
+    def write(self) -> None: ...
+
+
+@durable_actor(name="Paper", version=2)
+class Clumsy:
+    """As it is now, with a migration that does not know what was."""
+
+    @migrate(1)
+    @staticmethod
+    def counted(state: dict[str, Any]) -> dict[str, Any]:
+        return {"lines": len(state["lines"])}
 
     @on_event
     def write(self) -> None: ...
@@ -315,6 +329,13 @@ async def host_another_version(place: Path) -> None:
         await world.ref(Second, "p-1").ask(Second.write)
 
 
+async def migrate_clumsily(place: Path) -> None:
+    async with World([First], store=f"lmdb:{place}/s") as world:
+        await world.ref(First, "p-1").ask(First.write)
+    async with World([Clumsy], store=f"lmdb:{place}/s") as world:
+        await world.ref(Clumsy, "p-1").ask(Clumsy.write)
+
+
 async def kill_the_host(place: Path) -> None:
     async with Runtime(f"lmdb:{place}/s", [Fuse]):
         pass
@@ -451,7 +472,8 @@ ROWS: Final[dict[type[BaseException], Row]] = {
     actors.TurnDidNotEnd: Row(asked("spin"), ("in do", "rolled back", "several events", "@step")),
     actors.UnknownActorType: Row(told(lambda world, _: world.ref(Fuse, "f").info()), ("'Fuse'", "There is: Clerk", "actors=[…]")),
     actors.UnknownHandler: Row(told(lambda _, clerk: clerk.ask("doo")), ("Clerk has no event 'doo'", "Did you mean 'do'?")),
-    actors.VersionMismatch: Row(host_another_version, ("Paper/p-1", "version 1", "runs version 2", "host that one again")),
+    actors.MigrationFailed: Row(migrate_clumsily, ("Paper/p-1", "version 1", "version 2: KeyError: 'lines'", "@migrate(1)")),
+    actors.VersionMismatch: Row(host_another_version, ("Paper/p-1", "version 1", "runs version 2", "@migrate(1)", "check-upgrade")),
     actors.WorkerDied: Row(told(let_a_worker_die), ("die", "exited with status 7", "os._exit")),
     actors.WorkflowAlreadyStarted: Row(told(start_twice), ("Clerk/c-1", "with other arguments", 'if_exists="restart"')),
     actors.WorkflowNotStarted: Row(told(await_what_has_not_begun), ("Clerk/c-1 has not begun", "runtime.start(Clerk.run, 'c-1', …)")),

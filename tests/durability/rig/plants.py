@@ -103,7 +103,7 @@ def run_steps_twice() -> None:
 
 def leave_timers_in_memory() -> None:
     """An actor with a timer gets no row among those that are due."""
-    Activation._stage_wake = lambda self, batch, due: None  # type: ignore[method-assign]
+    Activation._stage_dues = lambda self, batch, wake, retire: None  # type: ignore[method-assign]
 
 
 def leave_signals_in_memory() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, final
 import msgspec
 from perdure.actors._envelope import Envelope, Kind
 from perdure.actors._ids import ActorId
-from perdure.actors._persistence import PARTITION, Table, suffix_of, wake_key
+from perdure.actors._persistence import PARTITION, Table, due_key, suffix_of
 from perdure.actors._records import (
     ARRIVAL_ROW,
     CHARGE,
@@ -139,7 +139,7 @@ class Rows:
                 yield f"H: the places of {actor} in lane {lane} are {[place for _, place in rows][:20]}"
         for actor, snapshot in self._snapshots.items():
             standing = snapshot.standing or NOTHING
-            if standing.next_due != math.inf and wake_key(standing.next_due, suffix_of(actor)) not in self._wakes:
+            if standing.next_due != math.inf and due_key(Table.WAKE, standing.next_due, suffix_of(actor)) not in self._wakes:
                 yield f"F: {actor} has a timer, and does not stand among those that are due"
             if (log := self._places[Table.LOG, actor]) != list(range(standing.logged)):
                 yield f"H: the log of {actor} has the places {log}, and {standing.logged} are due"

@@ -1,0 +1,109 @@
+"""Upgrades: an actor that comes into memory gets the version of its type that goes on with it, and a state that this can hold.
+
+What was migrated is staged at once, and the actor takes no turn before; a failed migration changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Final, final
+
+from ._activation import Activation, refuse_deadly
+from ._breadcrumb import Phase
+from ._define import Definition
+from ._epoch import Epoch
+from ._errors import ActorQuarantined
+from ._failure import Failure
+from ._ids import ActorId
+from ._records import Outcome, Snapshot, Status, Value, refusal
+from ._settlement import Settlement
+from ._taking import migrate
+from ._version_errors import MigrationFailed, VersionMismatch
+from ._versions import version_for
+
+# An actor that stands still because of one of these goes on whenever a host has what was missing.
+ENDS_BY_ITSELF: Final = frozenset({f"{cls.__module__}.{cls.__qualname__}" for cls in (VersionMismatch, MigrationFailed)})
+
+logger = logging.getLogger("perdure.actors")
+
+
+def is_of_versions(failure: Failure) -> bool:
+    """Whether an actor stands still because of the versions that were hosted."""
+    return failure.type_name in ENDS_BY_ITSELF
+
+
+def seen_today(epoch: Epoch, actor: ActorId, snapshot: Snapshot | None) -> tuple[Definition, Snapshot | None]:
+    """The version that goes on with an actor, and its snapshot as that would have it. Raises VersionMismatch, MigrationFailed."""
+    definition = version_for(epoch.registry, actor, snapshot)
+    if snapshot is None or not _is_outdated(snapshot, definition):
+        return definition, snapshot
+    with epoch.spared() as coroutines:
+        work = partial(migrate, definition, actor, snapshot, epoch, coroutines)
+        return definition, epoch.watchdog.guard((actor, "the migration of its state"), work)
+
+
+def _is_outdated(snapshot: Snapshot, definition: Definition) -> bool:
+    return snapshot.version != definition.version and snapshot.status is not Status.SUSPENDED and bool(snapshot.state)
+
+
+@final
+class Upgrades:
+    """Finds the version for each actor of one epoch."""
+
+    __slots__ = ("_epoch", "_settlement")
+
+    def __init__(self, epoch: Epoch, settlement: Settlement) -> None:
+        self._epoch = epoch
+        self._settlement = settlement
+
+    def fit(self, activation: Activation) -> None:
+        """Give the actor its version, and its state the form of that; if that cannot be, it stands still.
+
+        One that has ended only cannot be queried: what it has ended with is told all the same.
+        """
+        if activation.damaged or (activation.failure is not None and not is_of_versions(activation.failure)):
+            return
+        snapshot = activation.snapshot
+        try:
+            activation.definition = version_for(self._epoch.registry, activation.actor, snapshot)
+            if snapshot is not None and _is_outdated(snapshot, activation.definition):
+                self._migrate(activation)
+        except ActorQuarantined as error:
+            self._refuse(activation, error)
+            return
+        activation.unfit = None
+        if activation.failure is not None:
+            logger.warning("%s goes on with version %d", activation.actor, activation.definition.version)
+            self._settlement.release(activation)
+        is_current = activation.definition is self._epoch.registry.require(activation.actor.type)
+        activation.fitted = is_current or activation.status is not Status.SUSPENDED
+
+    def retry(self, activation: Activation) -> Outcome:
+        """Let a quarantined actor go on with the message that it stood still at, if a version can."""
+        self._settlement.release(activation)
+        self.fit(activation)
+        refused = activation.refusal()
+        return Value(b"") if refused is None else refusal(refused)
+
+    def _refuse(self, activation: Activation, error: ActorQuarantined) -> None:
+        if activation.status.is_end or activation.standing.is_waiting:
+            activation.unfit = error
+        elif activation.failure is None:
+            self._settlement.quarantine(activation, error)
+
+    def _migrate(self, activation: Activation) -> None:
+        refuse_deadly(self._epoch, activation)
+        self._epoch.breadcrumbs.enter(Phase.DECODE, activation.decoding)
+        try:
+            definition, migrated = seen_today(self._epoch, activation.actor, activation.snapshot)
+        finally:
+            self._epoch.breadcrumbs.leave()
+        before = activation.snapshot
+        assert before is not None
+        activation.forget_instance()
+        activation.snapshot = migrated
+        activation.changed = True
+        self._settlement.books.discharge(activation.decoding)
+        self._settlement.books.touch(activation, len(activation.state) + 100)
+        logger.info("%s was migrated from version %d to version %d", activation.actor, before.version, definition.version)
