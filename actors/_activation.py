@@ -30,6 +30,7 @@ from ._records import NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, S
 from ._taking import revive
 from ._turn import NO_SIGNALS, KeptSignal, Turn
 
+NO_DUES: Final = (math.inf, math.inf)  # when its next timer is due, and when it is forgotten
 MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before a message is put aside, or its actor quarantined
 
 DURABLE: Final = Gate(0)  # the gate of what nobody has changed since it was read
@@ -332,7 +333,8 @@ class Activation:
             if self.changed and self.snapshot is not None:
                 put_snapshot(batch, self.suffix, self.snapshot, self._staged_status)
                 self._staged_status = self.snapshot.status
-                self._stage_dues(batch, self.snapshot.next_due, _retires(self.standing))
+                standing = self.snapshot.standing
+                self._stage_dues(batch, *NO_DUES if standing is None else (standing.next_due, _retires(standing)))
             for lane, queue in self.mailbox.lanes():
                 if queue.ready is not None or queue.taken is not None or queue.fresh is not None:
                     put_lane(batch, self.suffix, lane, queue)
@@ -360,7 +362,7 @@ class Activation:
 
     def forget_dues(self, batch: Batch) -> None:
         """Remove what says when it has something to do, with everything else of an actor that is deleted."""
-        self._stage_dues(batch, math.inf, math.inf)
+        self._stage_dues(batch, *NO_DUES)
 
     def _stage_arrival(self, batch: Batch, epoch: Epoch, delivery: Delivery) -> None:
         if delivery.row is None:
@@ -375,7 +377,7 @@ def _retires(standing: Standing) -> float:
 
 def refuse_deadly(epoch: Epoch, activation: Activation) -> None:
     """Raise ActorQuarantined for an actor that hosts have died of, when they read its state."""
-    charge = epoch.charges.get(activation.decoding) if epoch.charges else None
+    charge = epoch.charges.get(activation.decoding)
     if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
         raise ActorQuarantined(activation.actor, f"the host died {charge.interrupted} times while it read the actor's state")
 

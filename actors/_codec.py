@@ -134,10 +134,11 @@ def writer_of(data: bytes, own: Codec) -> Codec:
 
     Pickles of protocol 5 begin with 0x80 0x05, which is no MessagePack; JSON begins with ASCII, which in MessagePack is a whole number.
     """
-    if not isinstance(own, PickleCodec | MsgspecCodec):
+    is_pickle = data[:2] == _PICKLED
+    if (is_pickle and type(own) is PickleCodec) or type(own) not in {PickleCodec, MsgspecCodec}:  # as nearly always
         return own
-    if data.startswith(_PICKLED):
-        return PICKLE if isinstance(own, MsgspecCodec) else own
+    if is_pickle:
+        return PICKLE
     return _CODECS["msgspec" if data[:1] >= b"\x80" or len(data) == 1 else "msgspec-json"]
 
 

@@ -235,7 +235,8 @@ class Performer:
     def _instance(self, activation: Activation, turn: Turn) -> object | None:
         """The actor's instance, or None if it cannot be had; then the actor is quarantined."""
         try:
-            refuse_deadly(self._epoch, activation)
+            if self._epoch.charges:
+                refuse_deadly(self._epoch, activation)
             instance = activation.instance(self._epoch, turn)
         except KeyboardInterrupt:
             raise
@@ -243,7 +244,8 @@ class Performer:
             activation.forget_instance()
             self._settlement.quarantine(activation, error)
             return None
-        self._settlement.books.discharge(activation.decoding)
+        if self._epoch.charges:
+            self._settlement.books.discharge(activation.decoding)
         return instance
 
 

@@ -83,9 +83,8 @@ class Registry:
 
         As in `find("Order", Definition.event, Order.add_line)`. Raises UnknownActorType, and what `look` raises for the current one.
         """
-        current = self.require(name)
         try:
-            return look(current, handler)
+            return look(self._current.get(name) or self.require(name), handler)
         except UnknownHandler:
             for older in self._of_name[name][1:]:
                 try:
