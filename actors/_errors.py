@@ -34,6 +34,8 @@
     ├── WorkflowAlreadyStarted       with other arguments, or where none may be
     ├── StepFailed                   a step failed for good; the original is the cause
     ├── SignalTimeout                (TimeoutError) the signal did not come in time
+    ├── ExportUnreadable             a file of exported actors that is damaged, cut short or too new
+    ├── ActorsExist                  actors of an export are in the store already, and otherwise
     ├── DataLoss                     items of a stream that retention has removed
     ├── QueryChangedState            a query is for reading
     ├── TurnDidNotEnd                a handler that ran too long within one turn
@@ -41,7 +43,8 @@
     ├── WorkerDied                   the worker process that made a call died in it
     └── RemoteError                  stands for an exception that could not travel
 
-Those that only reach whoever waits for an actor, or for a step, are in `_outcome_errors`; those of versions in `_version_errors`.
+Those that only reach whoever waits for an actor, or for a step, are in `_outcome_errors`; those of versions in `_version_errors`; those of
+moving actors in `_archive` and `_moving`.
 
 Every class builds its own sentence from the parts it is given, and `type(error)(*error.args)` makes an equal one: errors travel as replies.
 """

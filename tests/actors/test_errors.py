@@ -406,6 +406,20 @@ async def ask_for_no_store(place: Path) -> None:
         pass
 
 
+async def import_a_text(place: Path) -> None:
+    with (place / "text").open("w+b") as file:
+        await actors.import_actors("memory:", file)
+
+
+async def import_over_others(place: Path) -> None:
+    for name in ("here", "there"):
+        async with World([Clerk], store=f"lmdb:{place}/{name}", seed=len(name)) as world:
+            await world.ref(Clerk, "c-1").ask(Clerk.do, "nothing")
+    with (place / "export").open("w+b") as file:
+        await actors.export_actors(f"lmdb:{place}/here", file)
+        await actors.import_actors(f"lmdb:{place}/there", file)
+
+
 class Row(NamedTuple):
     """What makes an error, and what its text has to say: whose, why, and the cure."""
 
@@ -423,6 +437,7 @@ ROWS: Final[dict[type[BaseException], Row]] = {
     ),
     actors.ActorNotFound: Row(told(lambda _, clerk: clerk.info()), ("no actor Clerk/c-1", "first message to it makes it")),
     actors.ActorQuarantined: Row(told(ask_what_stands_still), ("Careful/c-1", "on purpose", "perdure retry Careful c-1")),
+    actors.ActorsExist: Row(import_over_others, ("/there", "Clerk/c-1", "Nothing was imported", "ref.delete()")),
     actors.AskTimeout: Row(
         told(ask_for_a_minute),
         ("Clerk/c-1", "'do' within 60 s", "ask again with the same idempotency key"),
@@ -439,6 +454,7 @@ ROWS: Final[dict[type[BaseException], Row]] = {
         told(lambda *_: on_event(len)),  # type: ignore[arg-type]
         ("@on_event on len", "it goes on a plain method", "above `def method(self, …)`"),
     ),
+    actors.ExportUnreadable: Row(import_a_text, ("/text: it is no export of actors", "`perdure export`")),
     actors.ExtraNotInstalled: Row(use_without_the_extra, ("jsonschema is not installed", 'pip install "perdure[cli]"')),
     actors.HandlerInterrupted: Row(kill_the_host, ("Fuse/f-1 handled 'exit'", "died 3 times", "perdure dead-letters redrive Fuse f-1")),
     actors.HostNotRunning: Row(use_without_a_host, ("/s: only a host can answer 'peep'", "perdure run MODULE --store lmdb:")),

@@ -18,7 +18,7 @@ from .._serving import actor_classes, import_named, serve
 from .._tree import Node, node_of
 from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
-from . import _looking
+from . import _looking, _moving
 from ._letters import letters
 from ._options import AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
@@ -252,3 +252,6 @@ def lint(
     from . import _linting  # here, since no other command needs it
 
     _linting.report_on(paths, as_json=output is LintFormat.JSON)
+
+
+_moving.add_commands(app)

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from .._view import StoreView
 from . import _looking
-from ._options import AnyType, AsJson, Json, Key, Limit, StoreUrl, TypeName
+from ._options import AnyKey, AnyType, AsJson, Json, Key, Limit, StoreUrl, TypeName
 from ._screen import counted, first, key_text, perform
 
 MAX_SEQ: Final = (1 << 63) - 1
@@ -20,7 +20,6 @@ Seqs = Annotated[
     list[int] | None,
     typer.Argument(metavar="[SEQ]...", min=0, max=MAX_SEQ, show_default=False, help="The letters' numbers; all of the actor's, if none."),
 ]
-AnyKey = Annotated[str | None, typer.Argument(metavar="KEY", show_default=False, help="Of this actor only.")]
 
 
 @final

@@ -23,6 +23,7 @@ StoreUrl = Annotated[
 TypeName = Annotated[str, typer.Argument(metavar="TYPE", help="The actor's type.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The actor's key.")]
 AnyType = Annotated[str | None, typer.Argument(metavar="TYPE", show_default=False, help="Of this type only.")]
+AnyKey = Annotated[str | None, typer.Argument(metavar="KEY", show_default=False, help="Of this actor only.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called in the actor's class.")]
 Json = Annotated[str, typer.Argument(metavar="JSON", help="The arguments: an array, or an object by name.")]
 Reason = Annotated[str, typer.Argument(metavar="[REASON]", show_default=False, help="Why, for whoever waits for it.")]
