@@ -65,6 +65,8 @@ def _environments(source: Store | str) -> Iterator[tuple[Environment, Environmen
     if not isinstance(source, str) and not url.startswith("lmdb:"):
         raise StoreError(url, "it is not in files", "Only LMDB stores have backups.")
     path = os.path.realpath(url.removeprefix("lmdb:"))
+    if not os.path.exists(path):
+        raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
     with ExitStack() as opened:
         main = acquire(path, SMALL_MAP)
         opened.callback(main.let_go)

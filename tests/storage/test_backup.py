@@ -134,6 +134,8 @@ async def test_nothing_is_overwritten_and_nothing_left_behind(store: LmdbStore, 
         backup(store, str(tmp_path / "mine"))
     with pytest.raises(StoreError, match="Only LMDB stores have backups"):
         backup(MemoryStore(), str(tmp_path / "copy"))
+    with pytest.raises(StoreError, match=r"there is no store. Check the path"):
+        backup(f"lmdb:{tmp_path}/nowhere", str(tmp_path / "copy"))
     with pytest.raises(StoreCorrupt, match=r"data.mdb is missing"):
         restore(str(tmp_path / "mine"), str(tmp_path / "copy"))
 
