@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from typing import BinaryIO, Final, NamedTuple, cast, final
 
 import anyio
@@ -87,11 +87,9 @@ async def export_actors(store: str | Store, file: BinaryIO, type_name: str | Non
     """
     whose = () if type_name is None else (type_name,) if key is None else actor_id(type_name, key)
     async with _owned(store, create=False) as (opened, fence):
-        arrivals = await _arrivals(opened, fence, whose)
-        try:
+        with closing(Arrivals()) as arrivals:
+            await _find_arrivals(arrivals, opened, fence, whose)
             return await _export(opened, file, arrivals, whose)
-        finally:
-            arrivals.close()
 
 
 async def import_actors(store: str | Store, file: BinaryIO) -> Moved:
@@ -162,9 +160,8 @@ async def _type_entries(reads: Reads) -> list[TypeEntry]:
     return [TypeEntry(*cast("tuple[str, int]", unpack(entry.key)[2:]), entry.value) for entry in entries]
 
 
-async def _arrivals(store: Store, fence: Fence, whose: tuple[str, ...]) -> Arrivals:
+async def _find_arrivals(arrivals: Arrivals, store: Store, fence: Fence, whose: tuple[str, ...]) -> None:
     """What the last host accepted for actors that were not in memory, then what other processes have offered since."""
-    arrivals = Arrivals()
     async for entry, row in scan_arrivals(store):
         _keep(arrivals, row, entry.value, whose)
     async with aclosing(store.watch(fence)) as watch:  # type: ignore[type-var]
@@ -173,7 +170,6 @@ async def _arrivals(store: Store, fence: Fence, whose: tuple[str, ...]) -> Arriv
                 break
             for offer in offers:  # none is accepted: they stay in the inbox
                 _keep(arrivals, ARRIVAL_ROW.read(offer.payload), offer.payload, whose)
-    return arrivals
 
 
 def _keep(arrivals: Arrivals, row: ArrivalRow | DamagedRecord, raw: bytes, whose: tuple[str, ...]) -> None:
