@@ -26,11 +26,10 @@ from ._failure import Failure
 from ._ids import ActorId, Incarnation, MessageId
 from ._mailbox import Item, Mailbox
 from ._persistence import StoredLetter, Table, arrival_key, due_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
-from ._records import NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, Status
+from ._records import NEVER, NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, Status
 from ._taking import revive
 from ._turn import NO_SIGNALS, KeptSignal, Turn
 
-NO_DUES: Final = (math.inf, math.inf)  # when its next timer is due, and when it is forgotten
 MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before a message is put aside, or its actor quarantined
 
 DURABLE: Final = Gate(0)  # the gate of what nobody has changed since it was read
@@ -179,8 +178,7 @@ class Activation:
         self.signals = None
         self.children = None
         self._staged_status = None if snapshot is None else snapshot.status
-        self._staged_wake = math.inf if snapshot is None else snapshot.next_due
-        self._staged_retire = _retires(self.standing)
+        self._staged_wake, self._staged_retire = NEVER if snapshot is None else snapshot.dues
         self.mailbox = Mailbox(snapshot.event, snapshot.interrupt) if snapshot is not None else Mailbox(0, 0)
 
     def instance(self, epoch: Epoch, turn: Turn | None = None) -> object:
@@ -333,8 +331,7 @@ class Activation:
             if self.changed and self.snapshot is not None:
                 put_snapshot(batch, self.suffix, self.snapshot, self._staged_status)
                 self._staged_status = self.snapshot.status
-                standing = self.snapshot.standing
-                self._stage_dues(batch, *NO_DUES if standing is None else (standing.next_due, _retires(standing)))
+                self._stage_dues(batch, *self.snapshot.dues)
             for lane, queue in self.mailbox.lanes():
                 if queue.ready is not None or queue.taken is not None or queue.fresh is not None:
                     put_lane(batch, self.suffix, lane, queue)
@@ -362,17 +359,13 @@ class Activation:
 
     def forget_dues(self, batch: Batch) -> None:
         """Remove what says when it has something to do, with everything else of an actor that is deleted."""
-        self._stage_dues(batch, *NO_DUES)
+        self._stage_dues(batch, *NEVER)
 
     def _stage_arrival(self, batch: Batch, epoch: Epoch, delivery: Delivery) -> None:
         if delivery.row is None:
             epoch.arrivals += 1
             delivery.row = arrival_key(epoch.fence.epoch, epoch.arrivals)
             put_arrival(batch, delivery.row, self.actor, delivery.envelope)
-
-
-def _retires(standing: Standing) -> float:
-    return math.inf if standing.retire is None else standing.retire
 
 
 def refuse_deadly(epoch: Epoch, activation: Activation) -> None:

@@ -234,6 +234,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
 
 
 NOTHING: Final = Standing()
+NEVER: Final = (math.inf, math.inf)
 
 
 @final
@@ -264,6 +265,14 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def next_due(self) -> float:
         """When the earliest of all its timers is due, in seconds since the epoch; infinity if there is none."""
         return math.inf if self.standing is None else self.standing.next_due
+
+    @property
+    def dues(self) -> tuple[float, float]:
+        """When the earliest of its timers is due, and when it is forgotten; infinity for never."""
+        standing = self.standing
+        if standing is None:
+            return NEVER
+        return standing.next_due, math.inf if standing.retire is None else standing.retire
 
 
 @final

@@ -21,12 +21,12 @@ from ._persistence import (
     Reads,
     Table,
     below_actor,
+    due_key,
     put_key_row,
     put_quarantine,
     put_snapshot,
     scan_pages,
     suffix_of,
-    wake_key,
 )
 from ._records import KEY_ROW, QUARANTINE_ROW, SNAPSHOT, KeyRow, QuarantineRow, Snapshot
 
@@ -128,5 +128,6 @@ def put_row(batch: Batch, actor: ActorId, row: Row) -> None:
 def _put_derived(batch: Batch, suffix: bytes, snapshot: object) -> None:
     if isinstance(snapshot, Snapshot):
         put_snapshot(batch, suffix, snapshot, None)
-        if snapshot.next_due < math.inf:
-            batch.put(wake_key(snapshot.next_due, suffix), b"")
+        for table, due in zip((Table.WAKE, Table.RETENTION), snapshot.dues, strict=True):
+            if due < math.inf:
+                batch.put(due_key(table, due, suffix), b"")
