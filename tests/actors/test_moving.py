@@ -43,7 +43,7 @@ from perdure.storage import CommitUncertain, Entry, MemoryStore, Store, StoreErr
 
 pytestmark = pytest.mark.anyio
 
-INDEXES: Final = (Table.STATUS, Table.WAKE, Table.KEY_EXPIRY)
+INDEXES: Final = (Table.STATUS, Table.WAKE, Table.KEY_EXPIRY, Table.RETENTION)
 booked: Final[list[str]] = []
 
 
@@ -56,7 +56,7 @@ async def book(place: str) -> str:
     return place
 
 
-@durable_actor
+@durable_actor(retention=timedelta(days=30))
 class Leg:
     """A child: waits to arrive."""
 
