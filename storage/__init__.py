@@ -26,16 +26,20 @@ from .keys import Element, below, pack, unpack
 
 if typing.TYPE_CHECKING:
     from ._backup import backup, restore
+    from ._compaction import Compacted, compact
+    from ._room import FileRoom, Room, RowSize
 
 __all__ = [
     "MAX_KEY_BYTES",
     "Batch",
     "CommitStatistics",
     "CommitUncertain",
+    "Compacted",
     "Element",
     "Entry",
     "Fence",
     "Fenced",
+    "FileRoom",
     "Gate",
     "GroupCommit",
     "Limits",
@@ -46,6 +50,8 @@ __all__ = [
     "Overlay",
     "PerdureError",
     "Range",
+    "Room",
+    "RowSize",
     "Store",
     "StoreClosed",
     "StoreCorrupt",
@@ -56,6 +62,7 @@ __all__ = [
     "backup",
     "below",
     "check_keys",
+    "compact",
     "fresh",
     "marker_key",
     "open_store",
@@ -66,9 +73,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in {"backup", "restore"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import _backup  # what copies files is loaded by who does: 12 ms
+_LATER: typing.Final = {
+    "Compacted": "._compaction",
+    "FileRoom": "._room",
+    "Room": "._room",
+    "RowSize": "._room",
+    "backup": "._backup",
+    "compact": "._compaction",
+    "restore": "._backup",
+}
 
-    return getattr(_backup, name)
+
+def __getattr__(name: str) -> object:
+    import importlib  # what copies and measures files is loaded by who does: 12 ms
+
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(_LATER[name], __name__), name)
+    return found

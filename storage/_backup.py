@@ -24,9 +24,9 @@ from ._format import (
     NUMBER,
     POSITION_KEY,
     check_meta,
+    make_durable,
     meta_record,
     put_in_place,
-    sync_directory,
 )
 from ._protocol import Store
 
@@ -42,7 +42,7 @@ def backup(source: Store | str, target: str) -> None:
     The copy is one moment of the store with every batch committed before the call, and every offer acknowledged before it. It takes only
     what space its content needs. Read it back with `restore`. Raises `StoreFull` when there is no room, `StoreError` when `target` exists.
     """
-    with _environments(source) as environments, _new_directory(target) as building:
+    with opened_environments(source) as environments, _new_directory(target) as building:
         _copy(*environments, building)
 
 
@@ -51,20 +51,25 @@ def restore(source: str, target: str) -> None:
 
     Its inbox has a new identity, and holds exactly the offers that the copy had not accepted.
     """
-    with _environments(source) as environments, _new_directory(target) as building:
+    with opened_environments(source) as environments, _new_directory(target) as building:
         _copy(*environments, building)
         _renew_inbox(building)
 
 
+def lmdb_path(source: Store | str) -> str:
+    """Where an LMDB store is that is given as its URL, its path or itself."""
+    return os.path.realpath(str(source).removeprefix("lmdb:"))
+
+
 @contextmanager
-def _environments(source: Store | str) -> Iterator[tuple[Environment, Environment]]:
+def opened_environments(source: Store | str) -> Iterator[tuple[Environment, Environment]]:
     """The main one and the inbox, shared with whoever has them open in this process."""
     from ._environment import acquire  # only who uses LMDB loads it
 
     url = str(source)
     if not isinstance(source, str) and not url.startswith("lmdb:"):
         raise StoreError(url, "it is not in files", "Only LMDB stores have backups.")
-    path = os.path.realpath(url.removeprefix("lmdb:"))
+    path = lmdb_path(source)
     if not os.path.exists(path):
         raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
     with ExitStack() as opened:
@@ -91,25 +96,15 @@ def _new_directory(target: str) -> Iterator[str]:
     building = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.new-", dir=os.path.dirname(target))  # mode 0700
     try:
         yield building
-        _make_durable(building)
+        make_durable(building)
         put_in_place(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _make_durable(directory: str) -> None:
-    for path, _, names in os.walk(directory):
-        for name in names:
-            os.chmod(os.path.join(path, name), 0o600)
-            file = os.open(os.path.join(path, name), os.O_RDWR)
-            os.fsync(file)
-            os.close(file)
-        sync_directory(path)
-
-
 def _renew_inbox(directory: str) -> None:
     id_ = uuid.uuid4().hex
-    with _environments(directory) as (main, inbox):
+    with opened_environments(directory) as (main, inbox):
         positions = main.view(_positions)
         inbox.write(partial(_forget_accepted, positions=positions, id_=id_), _staged)
         main.write(lambda transaction: transaction.put(INBOX_KEY, id_.encode()), _staged)

@@ -10,13 +10,15 @@ import errno
 import os
 import resource
 import threading
-from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias, TypeVar, final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final, TypeAlias, TypeVar, cast, final
 
 import lmdb
 
 from ._ballast import has_room
-from ._errors import CommitUncertain, StoreClosed, StoreCorrupt, StoreError, StoreFull
+from ._entrance import OPEN, passing, shut
+from ._errors import CommitUncertain, StoreClosed, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from ._format import check_file
 from ._structure import check_tree
 
@@ -58,14 +60,17 @@ class Environment:
         """The values of the keys as of the latest commit."""
         return self.view(lambda transaction: [transaction.get(key) for key in keys])
 
-    def view(self, look: Callable[[Transaction], T]) -> T:
-        """What `look` finds in a read transaction, which sees the latest commit and ends with this call."""
+    def view(self, look: Callable[[Transaction], T], *, buffers: bool = False) -> T:
+        """What `look` finds in a read transaction, which sees the latest commit and ends with this call.
+
+        With `buffers` it finds no bytes but views of the map, which end with the transaction.
+        """
         try:
-            with self._reading, self._lmdb.begin() as transaction:
+            with self._reading, cast("Transaction", self._lmdb.begin(buffers=True)) if buffers else self._lmdb.begin() as transaction:
                 return look(transaction)
         except lmdb.MapResizedError:
             self._adopt_map()
-            return self.view(look)
+            return self.view(look, buffers=buffers)
         except lmdb.Error as error:
             raise self.read_error(error) from error
 
@@ -180,16 +185,33 @@ def acquire(path: str, map_size: int) -> Environment:
     """
     with _opening:
         _close_inherited()
-        try:
-            status = os.stat(os.path.join(path, "data.mdb"))
-        except FileNotFoundError:
-            raise StoreCorrupt(path, "data.mdb is missing") from None
-        identity = (os.getpid(), status.st_dev, status.st_ino)
-        environment = _opened.get(identity)
+        environment = _opened.get(_identity_here(path))
         if environment is None:
-            environment = _opened[identity] = Environment(path, identity, map_size)
+            with passing(path):
+                identity = _identity_here(path)  # it may have been replaced before
+                environment = _opened[identity] = Environment(path, identity, map_size)
         environment._users += 1
         return environment
+
+
+@contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Nobody has the environment in a directory open, or opens it, inside of `with`. Raises `StoreLocked` where somebody has."""
+    with ExitStack() as shutting:
+        with _opening:
+            _close_inherited()
+            if _identity_here(path) in _opened:
+                raise StoreLocked(path, os.getpid(), *OPEN)
+            shutting.enter_context(shut(path))
+        yield
+
+
+def _identity_here(path: str) -> tuple[int, int, int]:
+    try:
+        status = os.stat(os.path.join(path, "data.mdb"))
+    except FileNotFoundError:
+        raise StoreCorrupt(path, "data.mdb is missing") from None
+    return os.getpid(), status.st_dev, status.st_ino
 
 
 def _close_inherited() -> None:

@@ -2,7 +2,7 @@
 
     PerdureError                     everything this project raises on purpose
     └── StoreError                   a store's trouble; names the store and the remedy
-        ├── StoreLocked              another process owns it
+        ├── StoreLocked              another process owns it, or has it open where nobody may
         ├── StoreFull                no room on the disk: nothing was written, try again later
         ├── StoreCorrupt             it is damaged, empty or not ours
         ├── StoreVersionError        written by another format or LMDB engine
@@ -39,14 +39,20 @@ class StoreError(PerdureError):
 
 @final
 class StoreLocked(StoreError):
-    """Another process owns the store. `pid` is its process id, or 0 if it could not be read."""
+    """Another process owns the store, or has it open where nobody may. `pid` is its process id, or 0 if it could not be read."""
 
     __module__ = "perdure.storage"
 
-    def __init__(self, store: str, pid: int) -> None:
+    def __init__(
+        self,
+        store: str,
+        pid: int,
+        does: str = "hosts this store already",
+        remedy: str = "Stop that host first, or talk to it with Client(…).",
+    ) -> None:
         owner = f"process {pid}" if pid else "another process"
-        StoreError.__init__(self, store, f"{owner} hosts this store already", "Stop that host first, or talk to it with Client(…).")
-        self.args = (store, pid)
+        StoreError.__init__(self, store, f"{owner} {does}", remedy)
+        self.args = (store, pid, does, remedy)
         self.pid = pid
 
 

@@ -70,9 +70,24 @@ def numbered(key: bytes, partition: int) -> bytes:
     return key + NUMBER.pack(partition)
 
 
+def release() -> str:
+    """The version of Perdure that is installed here; empty if none is."""
+    from importlib.metadata import PackageNotFoundError, version  # 10 ms, and only hosts and refusals need it
+
+    try:
+        return version("perdure")
+    except PackageNotFoundError:
+        return ""
+
+
 def meta_record(kind: str, id_: str) -> bytes:
     """The row that says whose database this is. `kind` is "store" or "inbox"."""
     return json.dumps({"kind": kind, "id": id_, "format": FORMAT, "engine": ENGINE_NAME}).encode()
+
+
+def signed(record: bytes, by: str) -> bytes:
+    """A meta record that names the release which wrote last; releases read it by the names of its fields, and pass over this one."""
+    return json.dumps({**json.loads(record), "release": by}).encode()
 
 
 def check_meta(path: str, record: bytes | None, kind: str) -> str:
@@ -85,11 +100,20 @@ def check_meta(path: str, record: bytes | None, kind: str) -> str:
     except (ValueError, KeyError, TypeError):
         raise StoreCorrupt(path, "its meta record is damaged") from None
     if format_ != FORMAT or engine != ENGINE_NAME:
-        what = f"it has format {format_} of engine {engine}; this release reads format {FORMAT} of {ENGINE_NAME}"
-        raise StoreVersionError(path, what, "Open it with the release of Perdure that wrote it.")
+        raise _unreadable(path, f"format {format_} of engine {engine}", str(meta.get("release", ""))[:20], older=format_ < FORMAT)
     if kind_found != kind:
         raise StoreCorrupt(path, f"it holds a {kind_found[:20]!r} where a {kind} belongs")
     return id_
+
+
+def _unreadable(path: str, found: str, by: str, *, older: bool = False) -> StoreVersionError:
+    """What is said of a store that another release wrote; `by` is its version, if that is known."""
+    writer = f"perdure {by}" if by else f"{'an older' if older else 'a newer'} release of Perdure"
+    what = f"it has {found}, written by {writer}; this release ({release()}) reads format {FORMAT} of {ENGINE_NAME}"
+    if not older:
+        return StoreVersionError(path, what, "Use the newer release: pip install --upgrade perdure")
+    install = f'pip install "perdure=={by}"' if by else f"pip install the release that wrote it, from before {release()}"
+    return StoreVersionError(path, what, f"Let the older release write its actors to a file, and read them with this one: {install}")
 
 
 def headers(path: str) -> list[Header]:
@@ -163,6 +187,17 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def make_durable(directory: str) -> None:
+    """Make what is in a directory durable, and its owner's alone."""
+    for path, _, names in os.walk(directory):
+        for name in names:
+            os.chmod(os.path.join(path, name), 0o600)
+            file = os.open(os.path.join(path, name), os.O_RDWR)
+            os.fsync(file)
+            os.close(file)
+        sync_directory(path)
+
+
 def _build(path: str) -> None:
     inbox = os.path.join(path, "inbox")
     os.mkdir(inbox, 0o700)
@@ -185,8 +220,7 @@ def _check_magic(path: str, page: bytes) -> None:
     if len(page) < _PAGE.size + _META.size:
         raise StoreCorrupt(path, f"it is truncated: {len(page)} bytes are left")
     if page[24:28] == MAGIC.to_bytes(4, "little"):
-        what = f"it was written by LMDB 1.0; this release reads {ENGINE_NAME}"
-        raise StoreVersionError(path, what, "Open it with the release of Perdure that wrote it.")
+        raise _unreadable(path, "the file format of LMDB 1.0", "")
     magic, version = _META.unpack_from(page, _PAGE.size)[:2]
     if magic != MAGIC or version != 1:
         raise StoreCorrupt(path, "it is not a database of LMDB 0.9, or its first page is damaged", "Check the path, or restore a backup.")

@@ -3,6 +3,7 @@
     data.mdb, lock.mdb           the main environment: everything, and the store's own rows (below 0x01)
     inbox/{data,lock}.mdb        what other processes offer
     owner.lock                   whose lock says that there is a host
+    [inbox/]opening.lock         whose lock says that nobody may open an environment now, since its file is being replaced
     ballast                      space to give up when the disk is full
 
 Only the holder of owner.lock writes to the main environment, and each of its commits checks the epoch that it owns.
@@ -23,7 +24,7 @@ from ._ballast import BALLAST_BYTES, Ballast
 from ._doorbell import Doorbell, clear_away, ring
 from ._environment import Environment, Transaction, acquire
 from ._errors import Fenced, StoreClosed, StoreCorrupt, StoreError, StoreFull
-from ._format import BELL_KEY, EPOCH_KEY, INBOX_KEY, META_KEY, NUMBER, POSITION_KEY, check_meta, create, numbered
+from ._format import BELL_KEY, EPOCH_KEY, INBOX_KEY, META_KEY, NUMBER, POSITION_KEY, check_meta, create, numbered, release, signed
 from ._inbox import Inbox
 from ._ownership import Ownership
 from ._protocol import FIRST_KEY, MAX_KEY_BYTES, Batch, Entry, Fence, Offer, Range, check_keys
@@ -102,7 +103,7 @@ class LmdbStore:
             if self._bell is None:
                 clear_away((self._main.read([BELL_KEY])[0] or b"").decode(errors="replace"))
                 self._bell = Doorbell()
-            begin = partial(_begin_epoch, partition=partition, bell=self._bell.path)
+            begin = partial(_begin_epoch, partition=partition, bell=self._bell.path, by=release())
             epoch = await self._writer.post(partial(self._begin_epoch, begin))
         except BaseException:
             if not self._epochs:
@@ -290,10 +291,11 @@ class LmdbStore:
                 self._main.let_go()
 
 
-def _begin_epoch(transaction: Transaction, partition: int, bell: str) -> int:
+def _begin_epoch(transaction: Transaction, partition: int, bell: str, by: str) -> int:
     key = numbered(EPOCH_KEY, partition)
     epoch = int.from_bytes(transaction.get(key) or b"", "big") + 1
     transaction.put(key, NUMBER.pack(epoch))
+    transaction.put(META_KEY, signed(transaction.get(META_KEY) or b"{}", by))
     return _note_bell(transaction, bell) or epoch
 
 

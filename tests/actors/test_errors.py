@@ -501,7 +501,7 @@ ROWS: Final[dict[type[BaseException], Row]] = {
     storage.StoreError: Row(ask_for_no_store, ("/s: there is no store", "start the host first")),
     storage.StoreFull: Row(fill_the_disk, ("/s: no space is left", "Free some space")),
     storage.StoreLocked: Row(own_twice, ("/s: process", "hosts this store already", "Client(…)")),
-    storage.StoreVersionError: Row(come_from_the_future, ("/s: ", "format 2", "release of Perdure that wrote it")),
+    storage.StoreVersionError: Row(come_from_the_future, ("/s: ", "format 2", "pip install --upgrade perdure")),
 }
 
 

@@ -116,6 +116,7 @@ async def test_files_are_for_their_owner_alone(store: LmdbStore, fence: Fence) -
         ".": 0o700,
         "inbox": 0o700,
         **dict.fromkeys(["data.mdb", "lock.mdb", "inbox/data.mdb", "inbox/lock.mdb", "owner.lock", "ballast"], 0o600),
+        **dict.fromkeys(["opening.lock", "inbox/opening.lock"], 0o600),
     }
 
 

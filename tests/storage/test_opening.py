@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def replace_by_lmdb_1(place: str) -> None:
     lmdb.open(place, lib_version=1).close()
 
 
-NEWER = b'{"kind": "store", "id": "x", "format": 2, "engine": "lmdb-0.9"}'
+NEWER = b'{"kind": "store", "id": "x", "format": 2, "engine": "lmdb-0.9", "release": "0.7.1"}'
+OLDER = NEWER.replace(b"2", b"0", 1)
 UNFIT: dict[str, tuple[Callable[[str], object], type[StoreError], str]] = {
     "empty": (lambda place: os.truncate(f"{place}/data.mdb", 0), StoreCorrupt, r"data.mdb: it is empty \(0 bytes\)"),
     "truncated": (lambda place: os.truncate(f"{place}/data.mdb", 8192), StoreCorrupt, "truncated: 8192 of at least"),
@@ -49,9 +51,20 @@ UNFIT: dict[str, tuple[Callable[[str], object], type[StoreError], str]] = {
     "newer": (
         lambda place: rewrite(place, b"\0perdure", NEWER),
         StoreVersionError,
-        "format 2 of engine lmdb-0.9; this release reads format 1",
+        r"format 2 of engine lmdb-0.9, written by perdure 0.7.1; this release \(\d\S+\) reads format 1 .*: pip install --upgrade perdure$",
     ),
-    "other engine": (replace_by_lmdb_1, StoreVersionError, "written by LMDB 1.0"),
+    "older": (lambda place: rewrite(place, b"\0perdure", OLDER), StoreVersionError, r'format 0 .*: pip install "perdure==0.7.1"$'),
+    "anonymous": (
+        lambda place: rewrite(place, b"\0perdure", NEWER.replace(b', "release": "0.7.1"', b"")),
+        StoreVersionError,
+        "format 2 of engine lmdb-0.9, written by a newer release of Perdure",
+    ),
+    "another engine": (
+        lambda place: rewrite(place, b"\0perdure", NEWER.replace(b"2", b"1", 1).replace(b"lmdb-0.9", b"lmdb-1.0")),
+        StoreVersionError,
+        "format 1 of engine lmdb-1.0, .* reads format 1 of lmdb-0.9.*: pip install --upgrade perdure$",
+    ),
+    "other engine": (replace_by_lmdb_1, StoreVersionError, "the file format of LMDB 1.0.*: pip install --upgrade perdure$"),
 }
 
 
@@ -74,6 +87,19 @@ async def test_a_refused_store_leaves_nothing_open(place: str) -> None:
     rewrite(place, b"\0perdure", NEWER.replace(b"2", b"1"))
 
     await LmdbStore(place).close()
+
+
+async def test_a_store_says_which_release_hosted_it_last(place: str) -> None:
+    await LmdbStore(place).close()
+    rewrite(place, b"\0perdure", NEWER.replace(b"2", b"1", 1))
+
+    store = LmdbStore(place)
+    await store.own(0)
+    await store.close()
+
+    with lmdb.open(place, lib_version=0) as environment, environment.begin() as transaction:
+        meta = json.loads(transaction.get(b"\0perdure") or b"")
+    assert meta == {"kind": "store", "id": "x", "format": 1, "engine": "lmdb-0.9", "release": importlib.metadata.version("perdure")}
 
 
 def test_a_client_does_not_make_a_store(place: str) -> None:
