@@ -56,11 +56,6 @@ def restore(source: str, target: str) -> None:
         _renew_inbox(building)
 
 
-def lmdb_path(source: Store | str) -> str:
-    """Where an LMDB store is that is given as its URL, its path or itself."""
-    return os.path.realpath(str(source).removeprefix("lmdb:"))
-
-
 @contextmanager
 def opened_environments(source: Store | str) -> Iterator[tuple[Environment, Environment]]:
     """The main one and the inbox, shared with whoever has them open in this process."""
@@ -69,7 +64,7 @@ def opened_environments(source: Store | str) -> Iterator[tuple[Environment, Envi
     url = str(source)
     if not isinstance(source, str) and not url.startswith("lmdb:"):
         raise StoreError(url, "it is not in files", "Only LMDB stores have backups.")
-    path = lmdb_path(source)
+    path = os.path.realpath(url.removeprefix("lmdb:"))
     if not os.path.exists(path):
         raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
     with ExitStack() as opened:

@@ -11,9 +11,10 @@ import shutil
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ._errors import StoreCorrupt, StoreError, StoreFull
+from ._errors import StoreCorrupt, StoreFull
 from ._format import META_KEY, check_file, check_meta, make_durable, sync_directory
 from ._ownership import Ownership
+from ._urls import lmdb_path
 
 if TYPE_CHECKING:
     import lmdb
@@ -37,23 +38,13 @@ def compact(source: str) -> Compacted:
     left of it. Who opens the store meanwhile is refused. Raises `StoreLocked` while a process, this one too, hosts the store or has it
     open; `StoreFull` where there is no room.
     """
-    path = _checked_path(source)
+    path = lmdb_path(source)
     ownership = Ownership(os.path.join(path, "owner.lock"), f"lmdb:{path}")
     ownership.take()
     try:
         return _compact_alone(path)
     finally:
         ownership.give_back()
-
-
-def _checked_path(source: str) -> str:
-    scheme, colon, path = source.partition(":")
-    if colon and scheme != "lmdb" and not os.path.exists(source):
-        raise StoreError(source, "it is not in files", "Only LMDB stores are compacted.")
-    path = os.path.realpath(path if colon and scheme == "lmdb" else source)
-    if not os.path.exists(os.path.join(path, "data.mdb")):
-        raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
-    return path
 
 
 def _compact_alone(path: str) -> Compacted:

@@ -12,10 +12,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, NamedTuple, Self, final
 
-from ._backup import lmdb_path, opened_environments
+from ._backup import opened_environments
 from ._environment import Environment, Transaction
 from ._format import headers
 from ._protocol import FIRST_KEY, Range
+from ._urls import lmdb_path
 
 HEADER_PAGES: Final = 2
 
@@ -50,7 +51,7 @@ class Room:
         return f"<Room of {self._source}>"
 
     def __enter__(self) -> Self:
-        self._environments = self._opened.enter_context(opened_environments(self._source))
+        self._environments = self._opened.enter_context(opened_environments(lmdb_path(self._source)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

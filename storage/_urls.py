@@ -5,9 +5,11 @@ What a scheme needs is imported when it is first used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
+from ._errors import StoreError
 from ._memory import MemoryStore
 from ._protocol import Store
 
@@ -28,6 +30,17 @@ def open_store(url: str, *, create: bool = True) -> Store:
     if scheme == "memory":
         return MemoryStore()
     return _open_other(scheme, rest)
+
+
+def lmdb_path(source: str) -> str:
+    """Where the LMDB store is that is given as its URL or path. Raises StoreError where there is none."""
+    scheme, colon, rest = source.partition(":")
+    if colon and scheme != "lmdb" and not os.path.exists(source):
+        raise StoreError(source, "it is not in files", "Only LMDB stores are measured and compacted.")
+    path = os.path.realpath(rest if colon and scheme == "lmdb" else source)
+    if not os.path.exists(os.path.join(path, "data.mdb")):
+        raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
+    return path
 
 
 def _open_lmdb(path: str, create: bool) -> Store:

@@ -22,6 +22,7 @@ from . import _looking, _moving
 from ._letters import letters
 from ._options import AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
+from ._space import compact, du
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +33,8 @@ app: Final = typer.Typer(
     help="Look at the actors of a store and act on them, host a module's actors, lint their code, or watch a host being killed.",
 )
 app.add_typer(letters, name="dead-letters")
+for _command in (compact, du):
+    app.command()(_command)
 
 
 def _checked_new_store(url: str | None) -> str | None:
