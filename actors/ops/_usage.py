@@ -39,8 +39,9 @@ KINDS: Final = {
     Table.WAKE: "timers",
     Table.STREAM: "streams",
     Table.CHILD: "children",
+    Table.RETENTION: "indexes",
 }
-BY_NUMBER: Final = (Table.STATUS, Table.WAKE, Table.KEY_EXPIRY)  # each row is of an actor, and sorts by a number first
+BY_NUMBER: Final = (Table.STATUS, Table.WAKE, Table.KEY_EXPIRY, Table.RETENTION)  # each row is of an actor, and sorts by a number first
 
 
 @final
