@@ -15,7 +15,7 @@ from ._epoch import Epoch
 from ._errors import ActorCompleted, ActorNotFound, IdempotencyMismatch, MailboxFull
 from ._ids import ActorId
 from ._letters import change_letters
-from ._persistence import Table, key_digest, put_key_row
+from ._persistence import Table, due_key, key_digest, put_key_row
 from ._records import KeyRow, Outcome, Value, refusal
 from ._settlement import Settlement
 from ._upgrades import Upgrades
@@ -90,13 +90,19 @@ class Acceptance:
         elif envelope.kind is Kind.DELETE:
             self._settlement.delete(activation)
         elif envelope.kind is Kind.RETIRE:
-            if activation.status.is_end and activation.standing.retire == envelope.due:  # else it has begun anew
-                self._settlement.delete(activation, keep=KEPT_BEYOND)
+            self._retire(activation, envelope.due)
         elif envelope.kind is Kind.TERMINATE:
             outcome = self._settlement.lives.terminate(activation, envelope)
         else:
             outcome = self._upgrades.retry(activation)
         self._settlement.books.telling.answer(activation, delivery, outcome)
+
+    def _retire(self, activation: Activation, due: float) -> None:
+        """Forget an actor that has ended, unless it has begun anew meanwhile, or was deleted."""
+        if activation.standing.retire != due:
+            self._epoch.commit.batch.delete(due_key(Table.RETENTION, due, activation.suffix))
+        elif activation.status.is_end:
+            self._settlement.delete(activation, keep=KEPT_BEYOND)
 
     def _put_back(self, activation: Activation, envelope: Envelope) -> bool:
         """Accept a message again that was put aside; False if there is no room for it."""

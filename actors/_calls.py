@@ -59,9 +59,9 @@ class Call:
         if isinstance(codec, MsgspecCodec):
             return self._converted(call, codec.is_json)
         if isinstance(call, tuple):
-            return call, {}
+            return (call, {}) if self._fewest <= len(call) <= self._most else self._bound(call, {})
         if isinstance(call, list) and len(call) == 2:
-            return call[0], call[1]
+            return self._bound(*call)
         raise NotDeserializable(codec.name, f"it is no call of {self.label}")
 
     def decode_json(self, payload: bytes) -> Arguments:
@@ -134,6 +134,14 @@ class Call:
             return self._encode(self._stored(bound))
         except NotSerializable as error:
             raise narrowed(self.codec, error, bound.arguments.items()) from error
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Arguments that fitted once, if they still do."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise self.refused(str(error)) from error
+        return args, kwargs
 
     def _stored(self, bound: inspect.BoundArguments) -> object:
         if not bound.kwargs:

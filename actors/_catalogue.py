@@ -68,9 +68,10 @@ class Catalogue:
         return self._types[type_name]
 
     async def _read(self) -> None:
-        self._types = {entry.name: entry for entry in await read_registry(self._reads)}
+        entries = await read_registry(self._reads)
+        self._types = {entry.name: entry for entry in entries}
         self._listed = {}
-        for each in self._types.values():
+        for each in entries:  # of a handler that several versions have, the newest counts
             for handler in each.handlers:
                 kind = Kind.SIGNAL if handler.kind == "signal" else Kind.EVENT
                 self._listed[each.name, handler.kind, handler.name] = Listed(f"{each.name}.{handler.name}", handler, kind)

@@ -201,7 +201,8 @@ class Performer:
 
     def _fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
         activation.failed = (0, 0)
-        if item.envelope.kind in INDISPENSABLE and not isinstance(error, WrongArguments | UnknownHandler):  # which its sender is told
+        is_told = isinstance(error, WrongArguments | UnknownHandler) and item.envelope.kind is not Kind.CONTINUE  # to its sender
+        if item.envelope.kind in INDISPENSABLE and not is_told:
             self._settlement.quarantine(activation, error)
         else:
             self._settlement.fail(activation, item, error, turn, attempts)

@@ -80,11 +80,12 @@ def _charged(batch: Batch, actor: ActorId, row: RequestRow, phase: Phase) -> Req
 
 
 async def put_registry(epoch: Epoch) -> None:
-    """Write down which types are hosted, so that tools and clients need no user code; what was newer, once, is hosted no more."""
+    """Write down which types are hosted, so that tools and clients need no user code; of those, other versions are hosted no more."""
     for name, version in await read_registered(epoch.commit.overlay):
-        if not epoch.registry.serves(name):
+        hosted = [each.version for each in epoch.registry.versions(name)]
+        if not hosted:
             await _miss(epoch, name)
-        elif version > epoch.registry.require(name).version:
+        elif version not in hosted:
             delete_registry_entry(epoch.commit.batch, name, version)
     for entry in epoch.registry.describe():
         put_registry_entry(epoch.commit.batch, entry.name, entry.version, msgspec.msgpack.encode(entry))

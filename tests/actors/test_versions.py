@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from perdure.actors import (
+    ActorQuarantined,
     DefinitionError,
     MigrationFailed,
     NonDeterminismError,
@@ -439,6 +440,32 @@ async def test_continue_as_new_moves_to_the_newest_version(deploy: Deploy) -> No
 
         assert await now.ref(Meter2.measure, "m").result() == "month 2 after [0]"
         assert (await now.ref(Meter2, "m").info()).version == 2
+
+
+@durable_actor(name="Meter", version=2)
+class MeterOfTwo:
+    @migrate(1)
+    @staticmethod
+    def listed(state: dict[str, Any]) -> dict[str, Any]:
+        return {"readings": [0] * state["read"]}
+
+    @workflow
+    async def run(self, year: int, month: int) -> str:
+        return f"{year}-{month}"
+
+
+async def test_a_next_life_that_cannot_begin_is_not_lost(deploy: Deploy) -> None:
+    async with deploy(Meter1) as before:
+        await before.start(Meter1.run, "m", 1)
+        await before.settled()
+
+    async with deploy(Meter1, MeterOfTwo) as now:
+        await send_signal(now.ref(Meter1, "m"), Meter1.go)
+        with pytest.raises(ActorQuarantined, match="missing a required argument: 'month'"):
+            await now.ref(MeterOfTwo.run, "m").result()
+    async with deploy(Meter1, Meter2) as mended:
+        await mended.ref(Meter2, "m").retry()
+        assert await mended.ref(Meter2.measure, "m").result() == "month 2 after [0]"
 
 
 # --- spawn, and what was sent by another version ---

@@ -15,11 +15,11 @@ from .conftest import KIOSK, Command
 def test_actors_are_listed_in_order_with_what_waits(perdure: Command, kiosk_url: str) -> None:
     lines = perdure("ls", store=kiosk_url).stdout.splitlines()
 
-    assert [line.split()[:3] for line in lines[1:]] == [
-        ["Basket", "b-1", "idle"],
-        ["Basket", "b-2", "idle"],
-        ["Note", "'a\\x1b[31mb'", "idle"],
-        ["Till", "t-1", "idle"],
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["Basket", "b-1", "1", "idle"],
+        ["Basket", "b-2", "1", "idle"],
+        ["Note", "'a\\x1b[31mb'", "1", "idle"],
+        ["Till", "t-1", "1", "idle"],
     ]
     assert "failed 1 time, again: in" in lines[4]
 
@@ -28,6 +28,8 @@ def test_actors_are_listed_in_order_with_what_waits(perdure: Command, kiosk_url:
     ("filters", "keys"),
     [
         (["Basket"], ["b-1", "b-2"]),
+        (["Basket", "--version", "1"], ["b-1", "b-2"]),
+        (["Basket", "--version", "2"], []),
         (["Basket", "--prefix", "b-2"], ["b-2"]),
         (["--prefix", "t"], ["t-1"]),
         (["--limit", "1"], ["b-1"]),

@@ -112,6 +112,7 @@ def ls(
         typer.Option(metavar="STATUS", callback=_checked_status, show_default=False, help="Only these, as idle or quarantined."),
     ] = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Only keys that begin so.")] = "",
+    version: Annotated[int | None, typer.Option(min=1, metavar="N", show_default=False, help="Only what is of this version.")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -119,7 +120,8 @@ def ls(
 
     async def work() -> None:
         async with StoreView(store) as view:
-            infos, more = await first(limit, view.actors(type_name, status, prefix))
+            found = view.actors(type_name, status, prefix)
+            infos, more = await first(limit, (info async for info in found if version in {None, info.version}))
         if as_json:
             _looking.print_json([_looking.json_of_info(info) for info in infos])
         else:

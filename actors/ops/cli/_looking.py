@@ -38,12 +38,12 @@ def print_actors(infos: list[ActorInfo], *, more: bool) -> None:
     if not infos:
         screen.print("no such actors", style="dim")
         return
-    rows = table("TYPE", "KEY", "STATUS", "WAITING", "TURNS", "UPDATED", "", right=("WAITING", "TURNS"))
+    rows = table("TYPE", "KEY", "VERSION", "STATUS", "WAITING", "TURNS", "UPDATED", "", right=("VERSION", "WAITING", "TURNS"))
     for info in infos:
         waiting = str(info.events + info.interrupts or "")
-        rows.add_row(
-            info.id.type, key_text(info.id.key), status_text(info.status), waiting, f"{info.turn:,}", ago(info.updated), _remark(info)
-        )
+        version, turns = str(info.version or ""), f"{info.turn:,}"
+        status, updated = status_text(info.status), ago(info.updated)
+        rows.add_row(info.id.type, key_text(info.id.key), version, status, waiting, turns, updated, _remark(info))
     screen.print(rows)
     if more:
         screen.print(f"{len(infos)} are shown, and there are more: --limit", style="dim")
