@@ -99,11 +99,14 @@ def test_an_actor_that_stands_still_is_named_with_its_cause(perdure: Command, ur
         listed = json.loads(perdure("ls", "--status", "quarantined", "--json", store=url).stdout)
         shown = perdure("show", "Basket", "b-1", store=url).stdout
         again = perdure("retry", "Basket", "b-1", store=url).stdout
+        perdure("send", "Basket", "b-1", "add", '["sku-9"]', "--wait", store=url)
+        all_of_them = perdure("retry", "Basket", store=url).stdout
 
     assert "is quarantined" in result.stderr
     assert [actor["key"] for actor in listed] == ["b-1"]
     assert "No module named" in shown
     assert again == "Basket/b-1 goes on\n"
+    assert all_of_them == "Basket: 1 actor let go on\n"
 
 
 def test_a_second_host_is_refused_in_one_sentence(url: str, hosting: Hosting) -> None:

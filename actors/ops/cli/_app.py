@@ -20,7 +20,7 @@ from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
 from . import _looking, _moving
 from ._letters import letters
-from ._options import AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
+from ._options import AnyKey, AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
 from ._space import compact, du
 
@@ -205,14 +205,17 @@ def signal(type_name: TypeName, key: Key, name: Name, store: StoreUrl, json: Jso
 
 
 @app.command()
-def retry(type_name: TypeName, key: Key, store: StoreUrl) -> None:
-    """Let a quarantined actor go on, once the cause is mended.
+def retry(type_name: TypeName, store: StoreUrl, key: AnyKey = None) -> None:
+    """Let a quarantined actor go on, once the cause is mended. With TYPE alone: every one of that type.
 
     A host does it: where none answers, the request is stored for the next one.
     """
     from . import _asking  # as above
 
-    perform(partial(_asking.retry, store, type_name, key))
+    if key is None:
+        perform(partial(_asking.retry_all, store, type_name))
+    else:
+        perform(partial(_asking.retry, store, type_name, key))
 
 
 @app.command()

@@ -6,10 +6,10 @@ Each is durable before it is waited for, and no command waits for ever: a host t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import typer
 
@@ -20,6 +20,8 @@ from .._view import StoreView
 from ._looking import print_json
 from ._screen import complain, console, counted, key_text
 
+T = TypeVar("T")
+
 PATIENCE: Final = timedelta(seconds=10)  # with a host that runs
 SHORT_PATIENCE: Final = timedelta(seconds=1)  # without: as long as one needs to start again
 
@@ -29,6 +31,14 @@ async def retry(store: str, type_name: str, key: str) -> None:
     async with _asking(store) as (client, patience):
         await client.ref(type_name, key).options(timeout=patience).retry()
         console().print(f"{type_name}/{key_text(key)} goes on")
+
+
+async def retry_all(store: str, type_name: str) -> None:
+    """Let all quarantined actors of a type go on; one that still cannot is named, and the others do."""
+    async with _asking(store) as (client, patience):
+        keys = [info.id.key async for info in client.actors(type_name, status="quarantined")]
+        asked = [client.ref(type_name, key).options(timeout=patience).retry() for key in keys]
+        await _hear_all(type_name, "retry", asked, lambda done: console().print(f"{type_name}: {counted(len(done), 'actor')} let go on"))
 
 
 async def cancel(store: str, type_name: str, key: str, reason: str) -> None:
@@ -57,19 +67,29 @@ async def redrive_all(store: str, type_name: str, *, as_json: bool) -> None:
     async with _asking(store, as_json) as (client, patience):
         keys = dict.fromkeys([letter.actor.key async for letter in client.dead_letters(type_name)])
         asked = [client.ref(type_name, key).options(timeout=patience).redrive() for key in keys]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        counts = [answer for answer in answers if isinstance(answer, int)]
-        errors = [answer for answer in answers if isinstance(answer, BaseException)]
-        late = [error for error in errors if isinstance(error, AskTimeout)]
-        if counts or not late:
-            _say("redriven", sum(counts), f"{type_name}: {counted(sum(counts), 'message')} put back", as_json)
-        for error in errors:
-            if error not in late:
-                complain(error)
-        if len(errors) > len(late):
-            raise typer.Exit(1)
-        if late:
-            raise AskTimeout(f"{counted(len(late), 'actor')} of {type_name}", "redrive", late[0].seconds)
+        await _hear_all(
+            type_name,
+            "redrive",
+            asked,
+            lambda done: _say("redriven", sum(done), f"{type_name}: {counted(sum(done), 'message')} put back", as_json),
+        )
+
+
+async def _hear_all(type_name: str, verb: str, asked: list[Coroutine[Any, Any, T]], say: Callable[[list[T]], None]) -> None:
+    """Hear what all answer: `say` tells of those who did it, and whoever refuses is named."""
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+    late = [error for error in errors if isinstance(error, AskTimeout)]
+    done = [answer for answer in answers if not isinstance(answer, BaseException)]
+    if done or not late:
+        say(done)
+    for error in errors:
+        if error not in late:
+            complain(error)
+    if len(errors) > len(late):
+        raise typer.Exit(1)
+    if late:
+        raise AskTimeout(f"{counted(len(late), 'actor')} of {type_name}", verb, late[0].seconds)
 
 
 async def drop(store: str, type_name: str, key: str, seqs: list[int], *, as_json: bool) -> None:
