@@ -38,8 +38,8 @@ class Acceptance:
         self._settlement = settlement
         self._upgrades = upgrades
 
-    def accept(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> None:
-        """Deal with one delivery for good; `known` is what its idempotency key was used for before."""
+    def accept(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> KeyRow | None:
+        """Deal with one delivery for good; `known` is what its idempotency key was used for before; returns what it stands for now."""
         refused = self._refusal(activation, delivery, known)
         if delivery.row is not None and not delivery.attached:
             self._epoch.commit.batch.delete(delivery.row)
@@ -52,7 +52,8 @@ class Acceptance:
         elif known is not None:
             self._repeat(activation, delivery, known)
         else:
-            self._append(activation, delivery)
+            return self._append(activation, delivery)
+        return known
 
     def _refusal(self, activation: Activation, delivery: Delivery, known: KeyRow | None) -> PerdureError | None:
         envelope = delivery.envelope
@@ -111,11 +112,11 @@ class Acceptance:
         self._append(activation, Delivery(envelope))
         return True
 
-    def _append(self, activation: Activation, delivery: Delivery) -> None:
-        envelope = delivery.envelope
+    def _append(self, activation: Activation, delivery: Delivery) -> KeyRow | None:
+        envelope, row = delivery.envelope, None
         assert activation.mailbox is not None
         if envelope.kind in OF_ONE_LIFE and not _is_of_this_life(activation, envelope):
-            return
+            return None
         if (
             envelope.kind in MAKING_NO_ACTOR
             and activation.snapshot is None
@@ -123,7 +124,7 @@ class Acceptance:
         ):
             if envelope.kind is Kind.CHILD_EXIT:
                 self._settlement.lives.families.disown(activation.actor, envelope)
-            return  # it was deleted meanwhile
+            return None  # it was deleted meanwhile
         seq = activation.mailbox.append(envelope)
         if delivery.answered is not None:
             activation.asked = activation.asked or {}
@@ -137,6 +138,7 @@ class Acceptance:
         gate = self._settlement.books.touch(activation, len(envelope.payload) + 100)
         if delivery.accepted is not None:
             gate.when_open(partial(settle, delivery.accepted))
+        return row
 
     def _repeat(self, activation: Activation, delivery: Delivery, known: KeyRow) -> None:
         if delivery.accepted is not None:

@@ -272,8 +272,7 @@ class Loader:
             if place not in known:
                 self.want(activation)
                 return
-            # What the next use of the key finds is read anew, since this one changes it.
-            self._acceptance.accept(activation, arrivals.popleft(), self._valid(activation, known.pop(place)))
+            known[place] = self._acceptance.accept(activation, arrivals.popleft(), self._valid(activation, known[place]))
         activation.arrivals = None
 
     def _valid(self, activation: Activation, row: KeyRow | DamagedRecord | None) -> KeyRow | None:
