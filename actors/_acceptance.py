@@ -178,8 +178,9 @@ def _is_ahead_of_its_cause(activation: Activation, envelope: Envelope) -> bool:
 
 
 def _is_beyond(limit: int, activation: Activation, envelope: Envelope) -> bool:
-    """Whether the actor has as much to do as it may have; calls of signal handlers are always taken."""
+    """Whether the actor has as much to do as it may have; the call of a signal handler is taken if it can be made at the next turn."""
     assert activation.mailbox is not None
     if envelope.kind is Kind.EVENT:
         return len(activation.mailbox) >= limit
-    return envelope.kind is Kind.DECLARED and activation.standing.kept + len(activation.mailbox.interrupts) >= limit
+    is_kept = envelope.kind is Kind.SIGNAL and (activation.failure is not None or activation.standing.is_waiting)
+    return (is_kept or envelope.kind is Kind.DECLARED) and activation.standing.kept + len(activation.mailbox.interrupts) >= limit
