@@ -92,6 +92,7 @@ class Activation:
         "queued",
         "signals",
         "snapshot",
+        "stands_for",
         "suffix",
         "unfit",
         "used",
@@ -115,6 +116,7 @@ class Activation:
         self.handled: tuple[int, Envelope] | None = None  # the event whose handler waits, read for what ends it without a replay
         self.children: dict[MessageId, ChildRow] | None = None  # in the order in which they were spawned
         self.letters: list[StoredLetter] | None = None  # its dead ones, read for a request about them, which is accepted next
+        self.stands_for: dict[str, tuple[str, bytes]] | None = None  # what their idempotency keys are used for: handler, arguments
         self.gate = DURABLE
         self.dirty = False  # something is to be staged
         self.changed = False  # and the snapshot is part of it

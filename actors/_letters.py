@@ -19,7 +19,7 @@ from ._ids import ActorId
 from ._persistence import StoredLetter, put_edited_letter
 from ._records import LETTER_CHANGE, DamagedRecord, LetterChange, Outcome, Value, refusal
 from ._settlement import Settlement
-from ._telling import Telling
+from ._telling import IN_NO_MAILBOX, Telling
 
 PutBack = Callable[[Activation, Envelope], bool]
 
@@ -30,12 +30,13 @@ def change_letters(epoch: Epoch, settlement: Settlement, activation: Activation,
     `put_back` accepts a message again, and is False if the mailbox has no room for it.
     """
     letters, activation.letters = activation.letters or [], None
+    stands_for, activation.stands_for = activation.stands_for or {}, None
     settlement.books.touch(activation, len(request.payload))
     batch = epoch.commit.batch
     try:
         named, change = _named(activation.actor, letters, request)
         if request.kind is Kind.REDRIVE:
-            return _answer(_redrive(batch, settlement, activation, named, put_back))
+            return _answer(_redrive(batch, settlement, activation, named, stands_for, put_back))
         if request.kind is Kind.DROP:
             return _answer(_drop(batch, named))
         return _answer(_edit(batch, activation.actor, named, change, request))
@@ -64,14 +65,27 @@ def _named(actor: ActorId, letters: list[StoredLetter], request: Envelope) -> tu
     return [letter for letter in letters if not change.seqs or letter.seq in change.seqs], change
 
 
-def _redrive(batch: Batch, settlement: Settlement, activation: Activation, letters: list[StoredLetter], put_back: PutBack) -> int:
+def _redrive(
+    batch: Batch,
+    settlement: Settlement,
+    activation: Activation,
+    letters: list[StoredLetter],
+    stands_for: dict[str, tuple[str, bytes]],
+    put_back: PutBack,
+) -> int:
     if activation.damaged and (quarantined := activation.refusal()) is not None:  # what its mailbox holds is not known
         raise quarantined
     if activation.snapshot is not None and activation.snapshot.status.is_end:
         raise ActorCompleted(activation.actor)
     count = 0
-    for row, _, letter in letters:
-        if not letter.envelope.is_for_code:
+    for row, seq, letter in letters:
+        key = letter.envelope.key
+        used_for = stands_for.get(key[0]) if key is not None and seq >= IN_NO_MAILBOX else None
+        if not letter.envelope.is_for_code or used_for not in {None, _call(letter.envelope)}:
+            continue
+        if used_for is not None:  # it has been sent again since, and taken then
+            batch.delete(row)
+            count += 1
             continue
         envelope = msgspec.structs.replace(letter.envelope, ask=False)  # whoever asked has gone
         if not put_back(activation, envelope):
@@ -81,7 +95,13 @@ def _redrive(batch: Batch, settlement: Settlement, activation: Activation, lette
         settlement.books.discharge(envelope.id)
         batch.delete(row)
         count += 1
+        if key is not None:
+            stands_for[key[0]] = _call(envelope)
     return count
+
+
+def _call(envelope: Envelope) -> tuple[str, bytes]:
+    return envelope.name, b"" if envelope.key is None else envelope.key[1]
 
 
 def _drop(batch: Batch, letters: list[StoredLetter]) -> int:

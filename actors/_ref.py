@@ -300,7 +300,9 @@ class ActorRef(Generic[A_co]):
 
         Each is a new message there, with no attempts behind it, and keeps its idempotency key. All of it happens at once, so asked again it
         does nothing twice; returns how many were put back. What the actor's code cannot take stays, as does what the mailbox has no room
-        for. Raises ActorCompleted for an actor that has ended, MailboxFull if there is room for none.
+        for. What got into no mailbox, and was sent again under its key since, is not handled twice: it goes, and counts.
+
+        Raises ActorCompleted for an actor that has ended, MailboxFull if there is room for none.
         """
         return await self._change_letters(Kind.REDRIVE, "redrive", LetterChange(list(seqs)))
 

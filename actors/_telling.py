@@ -22,6 +22,7 @@ from ._info import DeadLetterInfo, dead_letter_info
 from ._persistence import key_digest, put_dead_letter, put_key_row, put_reply
 from ._records import OUTCOME, DeadLetter, KeyRow, Outcome, ReplyRow, refusal
 
+IN_NO_MAILBOX: Final = 1 << 40  # the numbers of letters that have been in none begin here
 KEEP_REPLIES: Final = 86400.0  # seconds that an outcome waits for the client who asked, if that is away
 
 logger = logging.getLogger("perdure.actors")
@@ -110,7 +111,7 @@ class Telling:
     def number_of_its_own(self) -> int:
         """A seq for a letter that has been in no mailbox: no two letters of one moment may share a key."""
         self._epoch.arrivals += 1
-        return self._epoch.fence.epoch << 40 | self._epoch.arrivals
+        return self._epoch.fence.epoch * IN_NO_MAILBOX + self._epoch.arrivals
 
     def put_dead_letter(self, actor: ActorId, seq: int, letter: DeadLetter) -> None:
         """Put a message aside that cannot be handled."""
