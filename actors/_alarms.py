@@ -20,7 +20,7 @@ from ._persistence import Table, due_key, read_due
 
 WINDOW: Final = 4_096  # actors whose timers are read at once; twice as many may be in memory
 NAP: Final = 0.001  # seconds
-AT_ONCE: Final = 256  # actors that are woken in one go, before the host's loop gets a chance
+AT_ONCE: Final = 64  # actors that are woken in one go, before the host's loop gets a chance
 
 
 class AlarmStatistics(NamedTuple):

@@ -27,7 +27,9 @@ from ._settlement import Settlement
 from ._upgrades import Upgrades
 
 SLICE: Final = 0.002  # seconds of turns before the host's loop gets a chance; a turn costs some 20 µs
-SUMMON_AT_ONCE: Final = 256  # passive actors with work that are brought in while others are at work
+SUMMON_AT_ONCE: Final = 64  # passive actors with work that are brought in while others are at work
+CROWD: Final = 128  # actors that are read or stand in the queue: a message that comes now waits for their turns
+UNCOMMITTED: Final = 500  # turns of a batch: an answer that goes with it waits for all of them
 
 logger = logging.getLogger("perdure.actors")
 
@@ -113,6 +115,12 @@ class Dispatcher:
             if activation.dirty:
                 activation.stage(batch, self._epoch)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many have work that whoever's work has waited for a host had better wait a little more."""
+        waiting = self.loader.wanted + len(self._ready)
+        return waiting > CROWD or self._epoch.commit.statistics().waiting_turns > UNCOMMITTED
+
     # --- turns ---
 
     def _activate(self, actor: ActorId) -> Activation:
@@ -153,6 +161,7 @@ class Dispatcher:
                 raise
             commit.breathe()
             if time.perf_counter() > end:
+                self._summon()
                 self._schedule()
                 return
         self._summon()
@@ -260,6 +269,8 @@ class Dispatcher:
         self._passivations += 1
 
     def _summon(self) -> None:
+        if self.crowded:
+            return  # a slice follows, at the end of which there may be room
         for _ in range(min(len(self._backlog), SUMMON_AT_ONCE)):
             actor = self._backlog.popleft()
             if actor in self._has_rows:

@@ -82,9 +82,9 @@ class Loader:
         return bool(self._wanted or self._replaying)
 
     @property
-    def crowded(self) -> bool:
-        """Whether so much is wanted that more had better wait."""
-        return len(self._wanted) > 2 * AT_ONCE
+    def wanted(self) -> int:
+        """How many actors are to be read."""
+        return len(self._wanted)
 
     def want(self, activation: Activation) -> None:
         """Read what the activation lacks."""
@@ -123,7 +123,7 @@ class Loader:
             if kinds & FORGETS:
                 await self._read_who_waits(activation)
             if any(delivery.envelope.is_of_letters for delivery in activation.arrivals or ()):
-                activation.letters = await read_dead_letters(self._epoch.commit.overlay, activation.actor)
+                await self._read_letters(activation)
         known = await self._read_keys(activations)
         del self._wanted[: len(wanted)]
         for activation in activations:
@@ -234,6 +234,14 @@ class Loader:
                         activation.handled = entry.seq, entry.envelope
                         return
 
+    async def _read_letters(self, activation: Activation) -> None:
+        """For a request about its dead letters: these, and what their idempotency keys have been used for since."""
+        activation.letters = await read_dead_letters(self._epoch.commit.overlay, activation.actor)
+        used = [key[0] for _, _, letter in activation.letters if (key := letter.envelope.key) is not None]
+        rows = await read_key_rows(self._epoch.commit.overlay, [(activation.actor, key_digest(key)) for key in used])
+        valid = [row if isinstance(row, KeyRow) and not self._is_expired(row) else None for row in rows]
+        activation.stands_for = {key: (row.name, row.arguments) for key, row in zip(used, valid, strict=True) if row is not None}
+
     async def _read_children(self, activation: Activation) -> None:
         try:
             rows = await read_children(self._epoch.commit.overlay, activation.actor)
@@ -279,5 +287,7 @@ class Loader:
         if isinstance(row, DamagedRecord):
             self._break(activation, f"an idempotency key of {activation.actor} is damaged: {row}")
             return None
-        is_expired = row is not None and row.outcome is not None and row.expires < self._epoch.clock.now()
-        return None if is_expired else row
+        return None if row is not None and self._is_expired(row) else row
+
+    def _is_expired(self, row: KeyRow) -> bool:
+        return row.outcome is not None and row.expires < self._epoch.clock.now()

@@ -33,7 +33,7 @@ class Retention:
     def __init__(self, epoch: Epoch, dispatcher: Dispatcher) -> None:
         self._epoch = epoch
         self._dispatcher = dispatcher
-        self._crowded: Callable[[], bool] = lambda: dispatcher.loader.crowded
+        self._crowded: Callable[[], bool] = lambda: dispatcher.crowded
         self._unserved: set[str] = set()
 
     def __repr__(self) -> str:
