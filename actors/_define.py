@@ -277,9 +277,10 @@ def durable_actor(cls: type | None = None, /, **options: Any) -> object:
 
     `name`: what it is called in stores (default: the class's name), at most 64 bytes of UTF-8. `version`: from 1 up; name and version
     together are unique. `codec`: "pickle" (default), "msgspec" (MessagePack), "msgspec-json", or a Codec. `mailbox_limit`: messages that
-    may wait for one actor (default 10,000; None: any number). `dedupe_for`: how long idempotency keys are remembered (default: a day).
-    `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds). `max_replay`: messages that may be
-    handled while something of the actor waits (default 50,000); beyond that it is quarantined, and `continue_as_new` is the cure.
+    may wait for one actor, and signals that it may keep (default 10,000; None: any number). `dedupe_for`: how long idempotency keys are
+    remembered (default: a day). `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds).
+    `max_replay`: messages that may be handled while something of the actor waits (default 50,000); beyond that it is quarantined, and
+    `continue_as_new` is the cure.
     `stream_limit`: items of a stream that are kept (default 10,000; None: all). `on_poison`: what follows a message that cannot be handled:
     "skip" (default) puts it into the dead letters, "quarantine" lets the actor stand still at it, "stop" puts it into the dead letters and
     fails the actor. `supervise`: OneForOne(…), OneForAll(…) or RestForOne(…), for children that fail (default: their parent is told).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -94,6 +95,20 @@ async def test_repetitions_at_the_same_time_share_one_turn(make_world: MakeWorld
 
     assert answers == [3] * 10
     assert await counter.query(Counter.value) == 3
+
+
+async def test_repetitions_at_the_same_time_are_looked_up_together(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await make_world(Counter)
+    counter, read, sizes = world.ref(Counter, "a"), world.store.read, list[int]()
+
+    async def counted(keys: Sequence[bytes]) -> list[bytes | None]:
+        sizes.append(len(keys))
+        return await read(keys)
+
+    monkeypatch.setattr(world.store, "read", counted)
+    await asyncio.gather(*(once(counter).ask(Counter.add, 3) for _ in range(100)))
+
+    assert sum(sizes) < 300
 
 
 async def test_a_repetition_waits_for_a_message_in_back_off(make_world: MakeWorld) -> None:
