@@ -270,7 +270,9 @@ class Dispatcher:
 
     def _summon(self) -> None:
         if self.crowded:
-            return  # a slice follows, at the end of which there may be room
+            if self._backlog and not (self._ready or self.loader.busy):
+                self._epoch.commit.when_space(self._schedule)
+            return  # else a slice follows, at the end of which there may be room
         for _ in range(min(len(self._backlog), SUMMON_AT_ONCE)):
             actor = self._backlog.popleft()
             if actor in self._has_rows:

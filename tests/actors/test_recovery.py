@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import pytest
 from perdure.actors import Runtime, RuntimeNotRunning, current_actor, durable_actor, on_event, query
 from perdure.actors.testing import World
@@ -61,6 +62,23 @@ async def test_a_long_mailbox_is_handled_in_order_after_a_restart(make_world: Ma
     await world.run_until_idle()
 
     assert await ledger.query(Ledger.entries) == list(range(1501))
+
+
+async def test_many_mailboxes_are_taken_up_though_nothing_else_happens(make_world: MakeWorld) -> None:
+    world = await make_world(Ledger, max_active=10_000)
+    ledgers = [world.ref(Ledger, str(number)) for number in range(1_500)]
+    await asyncio.gather(*(ledger.send_event(Ledger.fail_first) for ledger in ledgers))
+    await asyncio.gather(*(ledger.send_event(Ledger.enter, 1) for ledger in ledgers))
+    world.clock.move_to(world.clock.now() + 10)
+
+    await world.restart()
+    with world.slow_disk():
+        while world.runtime.statistics().turns <= 500:
+            await asyncio.sleep(0.001)
+    with anyio.fail_after(10):
+        await world.runtime.settled()
+
+    assert world.runtime.statistics().backlog == 0
 
 
 async def test_few_actors_in_memory_serve_many(make_world: MakeWorld) -> None:
