@@ -73,7 +73,7 @@ async def test_many_mailboxes_are_taken_up_though_nothing_else_happens(make_worl
 
     await world.restart()
     with world.slow_disk():
-        while world.runtime.statistics().turns <= 500:
+        while world.runtime.statistics().turns <= 500:  # noqa: ASYNC110  in so much real time as it takes
             await asyncio.sleep(0.001)
     with anyio.fail_after(10):
         await world.runtime.settled()
