@@ -6,11 +6,11 @@ They end by themselves: whenever a host reads the actor and has what was missing
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import final
+from typing import Final, final
 
 from ._errors import ActorQuarantined
 
-_GOES_ON = "Nothing of it is lost, and it goes on as soon as a host has that; `perdure check-upgrade` tells beforehand."
+GOES_ON: Final = "Nothing of it is lost, and it goes on as soon as a host has that; `perdure check-upgrade` tells beforehand."
 
 
 @final
@@ -33,7 +33,7 @@ class VersionMismatch(ActorQuarantined):
         self.args = (self.actor, self.wrote, self.hosted, waits)
 
     def __str__(self) -> str:
-        return f"{self.actor} is quarantined: {self.cause}.\n{self._cure}\n{_GOES_ON}"
+        return f"{self.actor} is quarantined: {self.cause}.\n{self._cure}\n{GOES_ON}"
 
     @property
     def _cure(self) -> str:
@@ -73,7 +73,7 @@ class MigrationFailed(ActorQuarantined):
     def __str__(self) -> str:
         return (
             f"{self.actor} is quarantined: {self.cause}.\n"
-            f"Mend what is marked @migrate({self.version}) in the class of version {self.target}, or a later one.\n{_GOES_ON}"
+            f"Mend what is marked @migrate({self.version}) in the class of version {self.target}, or a later one.\n{GOES_ON}"
         )
 
 

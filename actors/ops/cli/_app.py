@@ -23,6 +23,7 @@ from ._letters import letters
 from ._options import AnyKey, AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
 from ._space import compact, du
+from ._upgrading import check_upgrade
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +36,7 @@ app: Final = typer.Typer(
 app.add_typer(letters, name="dead-letters")
 for _command in (compact, du):
     app.command()(_command)
+app.command("check-upgrade")(check_upgrade)
 
 
 def _checked_new_store(url: str | None) -> str | None:
