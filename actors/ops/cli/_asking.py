@@ -38,7 +38,11 @@ async def retry_all(store: str, type_name: str) -> None:
     async with _asking(store) as (client, patience):
         keys = [info.id.key async for info in client.actors(type_name, status="quarantined")]
         asked = [client.ref(type_name, key).options(timeout=patience).retry() for key in keys]
-        await _hear_all(type_name, "retry", asked, lambda done: console().print(f"{type_name}: {counted(len(done), 'actor')} let go on"))
+
+        def say(done: list[None]) -> None:
+            console().print(f"{type_name}: {counted(len(done), 'actor')} let go on")
+
+        await _hear_all(type_name, "retry", asked, say)
 
 
 async def cancel(store: str, type_name: str, key: str, reason: str) -> None:
@@ -67,12 +71,11 @@ async def redrive_all(store: str, type_name: str, *, as_json: bool) -> None:
     async with _asking(store, as_json) as (client, patience):
         keys = dict.fromkeys([letter.actor.key async for letter in client.dead_letters(type_name)])
         asked = [client.ref(type_name, key).options(timeout=patience).redrive() for key in keys]
-        await _hear_all(
-            type_name,
-            "redrive",
-            asked,
-            lambda done: _say("redriven", sum(done), f"{type_name}: {counted(sum(done), 'message')} put back", as_json),
-        )
+
+        def say(done: list[int]) -> None:
+            _say("redriven", sum(done), f"{type_name}: {counted(sum(done), 'message')} put back", as_json)
+
+        await _hear_all(type_name, "redrive", asked, say)
 
 
 async def _hear_all(type_name: str, verb: str, asked: list[Coroutine[Any, Any, T]], say: Callable[[list[T]], None]) -> None:
