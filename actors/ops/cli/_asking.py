@@ -6,7 +6,7 @@ Each is durable before it is waited for, and no command waits for ever: a host t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -78,7 +78,7 @@ async def redrive_all(store: str, type_name: str, *, as_json: bool) -> None:
         await _hear_all(type_name, "redrive", asked, say)
 
 
-async def _hear_all(type_name: str, verb: str, asked: list[Coroutine[Any, Any, T]], say: Callable[[list[T]], None]) -> None:
+async def _hear_all(type_name: str, verb: str, asked: Sequence[Coroutine[Any, Any, T]], say: Callable[[list[T]], None]) -> None:
     """Hear what all answer: `say` tells of those who did it, and whoever refuses is named."""
     answers = await asyncio.gather(*asked, return_exceptions=True)
     errors = [answer for answer in answers if isinstance(answer, BaseException)]
