@@ -18,7 +18,6 @@ from ..storage import Store, open_store
 from ..tracing import outgoing_headers
 from ._catalogue import Catalogue, encode_json_call
 from ._clock import SystemClock, SystemEntropy
-from ._define import Definition, definition_of
 from ._envelope import Form, Kind
 from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import ActorId, MessageId, actor_id
@@ -64,8 +63,8 @@ class Client:
     """Reaches the actors of a store from another process. Use it with `async with`; it may be in the host's process, too.
 
     `store`: the URL of a store that exists, `lmdb:PATH`. `actors`: classes of actors to which references may come in answers; those given
-    to `ref` are added by themselves. Raises ValueError for a store that lives in one process's memory, StoreError for one that is not
-    there.
+    to `ref` are added by themselves, and those at the top of a module whose workflow is given to `ref` or `start`. Raises ValueError for a
+    store that lives in one process's memory, StoreError for one that is not there.
     """
 
     __module__ = "perdure.actors"
@@ -74,14 +73,13 @@ class Client:
         if store.startswith("memory:"):
             raise ValueError("memory: belongs to one process, so it has no clients: use the runtime's own references, or lmdb:PATH")
         self._url = store
-        self._definitions: dict[type, Definition] = {}
-        self._registry = Registry(())
+        self._registry: Final = Registry((), grows=True)
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
         self._id = self._entropy.token()
         self._entered: _Entered | None = None
         for actor in actors:
-            self._learn(actor)
+            self._registry.of(actor)
 
     def __repr__(self) -> str:
         return f"<Client of {self._url}: {self._entered.link if self._entered else 'not open'}>"
@@ -103,13 +101,11 @@ class Client:
         """A reference to an actor, whether it exists or not; by its workflow, one with a result.
 
         By its type's name, it is called with JSON and needs no class. Raises DefinitionError for a class that is no actor type,
-        UnknownActorType for a workflow of a class that was not given to the client, KeyTooLong, InvalidKey. Whether any host has served
-        the type is found out by the first call.
+        UnknownActorType for a workflow whose class is not found by its name and was not given to the client, KeyTooLong, InvalidKey.
+        Whether any host has served the type is found out by the first call.
         """
         if isinstance(actor, str):
             return NamedRef(actor_id(actor, key), self)
-        if isinstance(actor, type):
-            self._learn(actor)
         return make_ref(self.registry, actor, key, self)
 
     async def start(self, run: Workflow[A, P, R], key: str, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowRef[A, R]:
@@ -226,18 +222,10 @@ class Client:
             raise RuntimeNotRunning(what)
         return self._entered
 
-    def _learn(self, actor: type) -> Definition:
-        definition = self._definitions.get(actor)
-        if definition is None:
-            definition = definition_of(actor)
-            self._registry = Registry([*self._definitions.values(), definition])
-            self._definitions[actor] = definition
-        return definition
-
     async def _type_name(self, entered: _Entered, actor: type | str | None) -> str | None:
         if actor is None:
             return None
-        return (await entered.catalogue.require(actor if isinstance(actor, str) else self._learn(actor).name)).name
+        return (await entered.catalogue.require(actor if isinstance(actor, str) else self._registry.of(actor).name)).name
 
     async def _check(self, entered: _Entered, request: Request) -> None:
         wanted = _WANTED.get(request.kind)

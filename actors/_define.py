@@ -311,6 +311,12 @@ def definition_of(cls: type) -> Definition:
     raise DefinitionError(name, "it is no actor type", f"Decorate it:\n    @durable_actor\n    class {name.rpartition('.')[2]}: …")
 
 
+def is_actor_type(cls: type) -> bool:
+    """Whether a class is decorated itself."""
+    definition = vars(cls).get(_DEFINITION)
+    return isinstance(definition, Definition) and definition.cls is cls
+
+
 def _defined(cls: type, options: Options) -> type:
     if not isinstance(cls, type):
         raise DefinitionError("@durable_actor", f"it goes on a class, not on {cls!r}", "Write it above `class …:`.")

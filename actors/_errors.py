@@ -104,7 +104,8 @@ class UnknownActorType(PerdureError):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
-        return f"no actor type is named {self.name!r}. {_existing(self.known, self.name)} Give it to the host: Runtime(…, actors=[…])."
+        cure = "Give its class to the host, or to the client: Runtime(…, actors=[…])."
+        return f"no actor type is named {self.name!r}. {_existing(self.known, self.name)} {cure}"
 
 
 @final

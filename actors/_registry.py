@@ -5,12 +5,13 @@ Name and version together are unique in it. Its description holds nothing of the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar, final
 
 import msgspec
 
-from ._define import Definition, definition_of
+from ._define import Definition, definition_of, is_actor_type
 from ._errors import DefinitionError, UnknownActorType, UnknownHandler
 
 Found = TypeVar("Found")
@@ -42,18 +43,20 @@ class RegistryEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @final
 class Registry:
-    """The types of a host. Several versions of one name may be there; the highest is the current one."""
+    """The types of a host. Several versions of one name may be there; the highest is the current one.
 
-    __slots__ = ("_current", "_of_name", "_versions")
+    One that `grows` is a client's: it takes in whatever class it is shown, or one of whose functions.
+    """
 
-    def __init__(self, definitions: Iterable[Definition]) -> None:
+    __slots__ = ("_current", "_grows", "_of_name", "_versions")
+
+    def __init__(self, definitions: Iterable[Definition], *, grows: bool = False) -> None:
+        self._grows = grows
         self._versions: Final[dict[tuple[str, int], Definition]] = {}
+        self._of_name: Final[dict[str, list[Definition]]] = {}  # the newest first
+        self._current: Final[dict[str, Definition]] = {}
         for definition in definitions:
             self._add(definition)
-        self._of_name: Final[dict[str, list[Definition]]] = {}
-        for definition in sorted(self._versions.values(), key=lambda definition: -definition.version):
-            self._of_name.setdefault(definition.name, []).append(definition)
-        self._current: Final = {name: versions[0] for name, versions in self._of_name.items()}
 
     @classmethod
     def of_classes(cls, classes: Iterable[type]) -> Registry:
@@ -103,6 +106,8 @@ class Registry:
         Raises UnknownActorType for a name that is not, DefinitionError for another class of that name, or one that is no actor type.
         """
         definition = definition_of(cls)
+        if self._grows:
+            self._add(definition)
         if self._versions.get((definition.name, definition.version)) is definition:
             return definition
         hosted = self._current.get(definition.name)
@@ -120,6 +125,8 @@ class Registry:
 
         Raises UnknownHandler, showing what was meant, for anything else of a type that is hosted; UnknownActorType if there is none.
         """
+        if self._grows:
+            self._take_in_owner(run)
         begun = (next((each for each in versions if each.begins(run)), None) for versions in self._of_name.values())
         found = [definition for definition in begun if definition is not None]
         written = str(getattr(run, "__qualname__", run))
@@ -148,6 +155,19 @@ class Registry:
                 f"{taken.cls.__module__}.{taken.cls.__qualname__} is {definition.name} version {definition.version} already",
                 "Give one of them another name=… or version=….",
             )
+        versions = self._of_name.setdefault(definition.name, [])
+        if definition not in versions:
+            versions.append(definition)
+            versions.sort(key=lambda each: -each.version)
+        self._current[definition.name] = versions[0]
+
+    def _take_in_owner(self, function: object) -> None:
+        """Take in the class in which a function is written, if it can be found by its name and is an actor type."""
+        owner: object = sys.modules.get(getattr(function, "__module__", ""))
+        for name in str(getattr(function, "__qualname__", "")).split(".")[:-1]:
+            owner = getattr(owner, name, None)
+        if isinstance(owner, type) and is_actor_type(owner):
+            self._add(definition_of(owner))
 
 
 def _entry(definition: Definition) -> RegistryEntry:

@@ -17,8 +17,7 @@ from typing import final
 import anyio
 
 from ...storage import PerdureError
-from .._define import definition_of
-from .._errors import DefinitionError
+from .._define import is_actor_type
 from .._runtime import Runtime
 
 
@@ -58,7 +57,7 @@ def import_named(name: str) -> ModuleType:
 
 def actor_classes(module: ModuleType) -> list[type]:
     """Every actor type that is defined or imported in a module, in their order there. Raises NoActors if there is none."""
-    found = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type) and _is_actor(value))
+    found = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type) and is_actor_type(value))
     if not found:
         raise NoActors(module.__name__, "no class in it is decorated with @durable_actor.")
     return list(found)
@@ -71,11 +70,3 @@ async def serve(actors: Iterable[type], url: str, started: Callable[[Runtime], N
             started(runtime)
             async for _ in signals:
                 return
-
-
-def _is_actor(value: type) -> bool:
-    try:
-        definition_of(value)
-    except DefinitionError:
-        return False
-    return True

@@ -26,6 +26,7 @@ from perdure.actors import (
     durable_actor,
     on_event,
     send_signal,
+    workflow,
 )
 from perdure.actors._persistence import read_host
 from perdure.actors.testing import CrashPoint, World
@@ -103,7 +104,25 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.005)
 
 
+@durable_actor
+class Errand:
+    """Has a workflow, by which alone a client learns of it."""
+
+    @workflow
+    async def run(self, what: str) -> str:
+        return f"{what} is done"
+
+
 # --- with a host ---
+
+
+async def test_a_workflow_alone_leads_a_client_to_its_class(make_world: MakeWorld, store_url: str) -> None:
+    await make_world(Errand)
+
+    async with Client(store_url) as client:
+        errand = await client.start(Errand.run, "e", "shopping")
+
+        assert await client.ref(Errand.run, "e").result() == await errand.result() == "shopping is done"
 
 
 async def test_a_client_reaches_actors_with_every_verb(client: Client) -> None:
