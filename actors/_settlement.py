@@ -19,7 +19,7 @@ from ._effects import PutAside, Send, Spawn
 from ._endings import Ended, Ending
 from ._envelope import STARTS, Kind
 from ._epoch import Epoch
-from ._errors import ActorCompleted, HandlerInterrupted
+from ._errors import ActorCompleted, ActorQuarantined, HandlerInterrupted
 from ._failure import Failure, innermost
 from ._firing import Firing
 from ._ids import ActorId
@@ -229,7 +229,8 @@ class Settlement:
     def quarantine(self, activation: Activation, error: BaseException) -> None:
         """The actor cannot go on: it stands still, its messages are kept, and asks are refused."""
         failure = Failure.of(error)
-        logger.error("%s is quarantined: %s: %s", activation.actor, failure.type_name, failure.text)
+        says_so = isinstance(error, ActorQuarantined)
+        logger.error("%s", failure.text if says_so else f"{activation.actor} is quarantined: {failure.type_name}: {failure.text}")
         activation.failure = failure
         activation.forget_instance()
         put_quarantine(self._epoch.commit.batch, activation.suffix, QuarantineRow(failure, self._epoch.clock.now()))

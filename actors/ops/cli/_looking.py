@@ -51,7 +51,7 @@ def print_actors(infos: list[ActorInfo], *, more: bool) -> None:
 
 def _remark(info: ActorInfo) -> Text:
     if info.error is not None:
-        return Text(_first_line(info.error), "red")
+        return Text(_first_line(info.error.removeprefix(f"{info.id} is quarantined: ")), "red")
     if info.retry_at is not None:
         return Text(f"failed {counted(info.attempts, 'time')}, again: {due(info.retry_at)}", "yellow")
     return Text(", ".join(_waiting(waiting) for waiting in info.waits), "dim")
