@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain torture others check format coverage bench clean
+.PHONY: help environment demo test plain torture others check format coverage golden bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
@@ -52,6 +52,9 @@ format: environment  ## let ruff put the code in order
 coverage: environment  ## which lines the plain suite never reaches
 	$(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage report
+
+golden: environment  ## write the golden store of this release, once: RELEASE=v1_2
+	$(BIN)/python -m tests.durability.goldens.write $(RELEASE)
 
 bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
 	@for benchmark in commit turns client workflows timers replay rest imports; do \

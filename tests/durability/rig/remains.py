@@ -20,6 +20,7 @@ from perdure.actors._records import (
     ARRIVAL_ROW,
     CHARGE,
     CHECKPOINT,
+    CHILD_ROW,
     DEAD_LETTER,
     HOST_ROW,
     KEY_ROW,
@@ -61,6 +62,7 @@ FORMATS: Final[Mapping[int, RecordFormat[Any]]] = {
     Table.LOG: LOG_ENTRY,
     Table.REQUEST: REQUEST_ROW,
     Table.STREAM: STREAM_ROW,
+    Table.CHILD: CHILD_ROW,
 }
 PAGE: Final = 1000
 ORDER: Final = Registry.of_classes([Order]).require("Order")
