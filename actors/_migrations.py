@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from types import CodeType, FunctionType
 from typing import Any, Final, final
 
+from ._digest import digest
 from ._errors import DefinitionError
 from ._marks import migrates_from
 
@@ -19,11 +21,12 @@ State = dict[str, Any]  # the attributes of an actor, by name
 class Migrations:
     """The migrations of one class, which is a type's version `version`."""
 
-    __slots__ = ("_steps", "_version")
+    __slots__ = ("_fingerprints", "_steps", "_version")
 
     def __init__(self, cls: type, version: int) -> None:
         self._version = version
         self._steps: Final = dict(sorted(_found(cls, version).items()))
+        self._fingerprints: Final[dict[int, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"<Migrations to version {self._version} from {', '.join(map(str, self._steps)) or 'none'}>"
@@ -31,6 +34,14 @@ class Migrations:
     def lead_from(self, version: int) -> bool:
         """Whether there is a path for states of that version."""
         return version in self._steps
+
+    def fingerprint(self, version: int) -> bytes:
+        """What tells the way from a version apart from any other, and from the same one once its code was changed."""
+        found = self._fingerprints.get(version)
+        if found is None:
+            way = [(start, _parts(migration.__code__)) for start, migration in self._steps.items() if start >= version]
+            found = self._fingerprints[version] = digest((self._version, way))
+        return found
 
     def apply(self, state: State, version: int) -> State:
         """A state of `version` as it is today. Raises what a migration raises, and TypeError for what is no state."""
@@ -53,9 +64,9 @@ def check_replays(cls: type, version: int, replays: Sequence[int]) -> tuple[int,
     return tuple(replays)
 
 
-def _found(cls: type, version: int) -> dict[int, Callable[[State], State]]:
+def _found(cls: type, version: int) -> dict[int, FunctionType]:
     """The migrations of a class and its bases, by the version they start from; that of the class defined last counts."""
-    steps: dict[int, Callable[[State], State]] = {}
+    steps: dict[int, FunctionType] = {}
     for base in reversed(cls.__mro__):
         own: dict[int, str] = {}
         for name, attribute in vars(base).items():
@@ -70,6 +81,11 @@ def _found(cls: type, version: int) -> dict[int, Callable[[State], State]]:
             own[start] = name
             steps[start] = getattr(base, name)
     return steps
+
+
+def _parts(code: CodeType) -> tuple[object, ...]:
+    """What a function does, without where it is written."""
+    return code.co_code, code.co_names, [_parts(each) if isinstance(each, CodeType) else each for each in code.co_consts]
 
 
 def _refuse_unfit(place: str, attribute: object, start: int, version: int) -> None:

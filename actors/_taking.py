@@ -62,12 +62,14 @@ def revive(definition: Definition, state: bytes, turn: Turn, coroutines: Corouti
 def migrate(definition: Definition, actor: ActorId, snapshot: Snapshot, surroundings: Surroundings, coroutines: Coroutines) -> Snapshot:
     """The snapshot with its state as one of that version: the user's code, run as actor code that may ask for nothing.
 
-    Raises MigrationFailed, from what that code raises.
+    Raises MigrationFailed, from whatever that code raises, an exit among it.
     """
     turn = Turn(definition, actor, snapshot.incarnation, 0, snapshot.updated, surroundings, read_only=True)
     try:
         state = coroutines.call(turn, definition.migrate_state, snapshot.state, snapshot.version)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         said = f"{type(error).__name__}: {error}"
         raise MigrationFailed(actor, snapshot.version, definition.version, said) from error
     return msgspec.structs.replace(snapshot, version=definition.version, state=state)

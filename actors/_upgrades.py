@@ -9,13 +9,14 @@ import logging
 from functools import partial
 from typing import Final, final
 
-from ._activation import Activation, refuse_deadly
+from ._activation import MAX_INTERRUPTED, Activation
 from ._breadcrumb import Phase
 from ._define import Definition
 from ._epoch import Epoch
-from ._errors import ActorQuarantined
+from ._errors import ActorQuarantined, TurnDidNotEnd, shell_form
 from ._failure import Failure
-from ._ids import ActorId
+from ._ids import ActorId, MessageId
+from ._persistence import key_digest
 from ._records import Outcome, Snapshot, Status, Value, refusal
 from ._settlement import Settlement
 from ._taking import migrate
@@ -40,11 +41,19 @@ def seen_today(epoch: Epoch, actor: ActorId, snapshot: Snapshot | None) -> tuple
         return definition, snapshot
     with epoch.spared() as coroutines:
         work = partial(migrate, definition, actor, snapshot, epoch, coroutines)
-        return definition, epoch.watchdog.guard((actor, "the migration of its state"), work)
+        try:
+            return definition, epoch.watchdog.guard((actor, "the migration of its state"), work)
+        except TurnDidNotEnd as error:
+            raise MigrationFailed(actor, snapshot.version, definition.version, f"TurnDidNotEnd: {error}") from error
 
 
 def _is_outdated(snapshot: Snapshot, definition: Definition) -> bool:
     return snapshot.version != definition.version and snapshot.status is not Status.SUSPENDED and bool(snapshot.state)
+
+
+def _migrating(actor: ActorId, snapshot: Snapshot, definition: Definition) -> MessageId:
+    """What is charged if the host dies while the actor is migrated: this way alone, so that one that is mended is tried anew."""
+    return MessageId(key_digest(f"{actor} {definition.migrations.fingerprint(snapshot.version).hex()}"))
 
 
 @final
@@ -82,6 +91,9 @@ class Upgrades:
     def retry(self, activation: Activation) -> Outcome:
         """Let a quarantined actor go on with the message that it stood still at, if a version can."""
         self._settlement.release(activation)
+        if activation.snapshot is not None:
+            for definition in self._epoch.registry.versions(activation.actor.type):
+                self._settlement.books.discharge(_migrating(activation.actor, activation.snapshot, definition))
         self.fit(activation)
         refused = activation.refusal()
         return Value(b"") if refused is None else refusal(refused)
@@ -89,21 +101,31 @@ class Upgrades:
     def _refuse(self, activation: Activation, error: ActorQuarantined) -> None:
         if activation.status.is_end or activation.standing.is_waiting:
             activation.unfit = error
-        elif activation.failure is None:
+        elif activation.failure is None or activation.failure.text != str(error):  # it may stand still for another reason than yesterday
             self._settlement.quarantine(activation, error)
 
     def _migrate(self, activation: Activation) -> None:
-        refuse_deadly(self._epoch, activation)
-        self._epoch.breadcrumbs.enter(Phase.DECODE, activation.decoding)
+        before, definition = activation.snapshot, activation.definition
+        assert before is not None
+        subject = _migrating(activation.actor, before, definition)
+        self._refuse_deadly(activation, before, subject)
+        self._epoch.breadcrumbs.enter(Phase.DECODE, subject)
         try:
-            definition, migrated = seen_today(self._epoch, activation.actor, activation.snapshot)
+            _, migrated = seen_today(self._epoch, activation.actor, before)
         finally:
             self._epoch.breadcrumbs.leave()
-        before = activation.snapshot
-        assert before is not None
         activation.forget_instance()
         activation.snapshot = migrated
         activation.changed = True
-        self._settlement.books.discharge(activation.decoding)
+        self._settlement.books.discharge(subject)
         self._settlement.books.touch(activation, len(activation.state) + 100)
         logger.info("%s was migrated from version %d to version %d", activation.actor, before.version, definition.version)
+
+    def _refuse_deadly(self, activation: Activation, snapshot: Snapshot, subject: MessageId) -> None:
+        charge = self._epoch.charges.get(subject) if self._epoch.charges else None
+        if charge is not None and charge.interrupted >= MAX_INTERRUPTED:
+            died = (
+                f"the host died {charge.interrupted} times while it was migrated. Once that is mended elsewhere than in a migration,"
+                f" say so: await ref.retry(), or perdure retry {shell_form(str(activation.actor))}"
+            )
+            raise MigrationFailed(activation.actor, snapshot.version, activation.definition.version, died)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -307,6 +308,54 @@ async def test_what_a_migration_makes_must_be_a_state(deploy: Deploy, made: Call
     async with deploy(Strict) as now:
         with pytest.raises(MigrationFailed):
             await now.ref(Strict, "a").ask(Strict.add, 1)
+
+
+def hang() -> None:
+    while True:
+        pass
+
+
+def leave() -> None:
+    raise SystemExit(1)
+
+
+def be_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("does", [hang, leave, be_cancelled])
+async def test_a_migration_that_never_returns_ends_no_host(deploy: Deploy, does: Callable[[], None]) -> None:
+    @durable_actor(name="Account", version=2)
+    class Stubborn:
+        @migrate(1)
+        @staticmethod
+        def never(state: dict[str, Any]) -> dict[str, Any]:
+            does()
+            return state
+
+        @on_event
+        def add(self, cents: int) -> int:
+            return cents
+
+    async with deploy(Account1) as before:
+        await before.ref(Account1, "a").ask(Account1.add, 5)
+
+    async with deploy(Stubborn, turn_limit=0.3) as now:
+        with pytest.raises(MigrationFailed):
+            await now.ref(Stubborn, "a").ask(Stubborn.add, 1)
+        assert await now.ref(Stubborn, "b").ask(Stubborn.add, 1) == 1
+
+
+async def test_what_it_stands_still_for_is_what_is_wrong_today(deploy: Deploy) -> None:
+    async with deploy(Account1) as first:
+        await first.ref(Account1, "a").ask(Account1.add, 5)
+    async with deploy(Unprepared) as second:
+        await second.ref(Unprepared, "a").send_event(Unprepared.add, 1)
+
+    async with deploy(Clumsy) as third:
+        await third.settled()
+        with pytest.raises(MigrationFailed, match="dollars"):
+            await third.ref(Clumsy, "a").ask(Clumsy.add, 1)
 
 
 # --- something waits: the code that wrote it goes on ---
