@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast, final
 import msgspec
 
 from ._errors import DefinitionError, NotDeserializable, NotSerializable
-from ._renames import RENAMES, RenamingUnpickler
+from ._renames import RENAMES, Placeholder, RenamingUnpickler, missing, refuse_to_store
 
 PROTOCOL: Final = 5  # of pickle (PEP 574); every supported Python reads and writes it
 MAX_PATH: Final = 30  # parts of a path to what cannot be stored: more, nobody would read
@@ -74,7 +74,7 @@ class PickleCodec:
                 return cast("object", RenamingUnpickler(data, placeholders=self._placeholders).load())
             return cast("object", pickle.loads(data))
         except Exception as error:
-            raise NotDeserializable(self.name, _said(error)) from error
+            raise NotDeserializable(self.name, _said(error), *missing(data)) from error
 
 
 @final
@@ -185,6 +185,8 @@ def _cloudpickle() -> Callable[[object], bytes]:
         def reducer_override(self, obj: Any) -> Any:
             if reason := _process_reason(obj):
                 raise TypeError(reason)  # cloudpickle would store an open file as a copy of what is in it
+            if isinstance(obj, type) and issubclass(obj, Placeholder):
+                refuse_to_store(obj)  # as a copy it would stay a placeholder for ever
             if isinstance(obj, type | FunctionType) and _is_found_by_name(obj):
                 return NotImplemented
             return super().reducer_override(obj)

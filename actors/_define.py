@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, final, get_args, overload
 
 from ._codec import PICKLE, Codec, codec_named
-from ._errors import DefinitionError, UnknownHandler
+from ._errors import DefinitionError, NotDeserializable, UnknownHandler
 from ._handlers import Handler, WaitsSpec, activations_of, handlers_of, waits_of
 from ._marks import HandlerKind
 from ._migrations import Migrations, check_replays
@@ -134,7 +134,10 @@ class Definition:
 
     def decode_state(self, data: bytes) -> Any:
         """A new instance with the stored attributes, `__init__` not called, transient attributes not set. Raises NotDeserializable."""
-        return self._state.decode(data)
+        try:
+            return self._state.decode(data)
+        except NotDeserializable as error:
+            raise error.in_state_of(self.version) from error
 
     def migrate_state(self, data: bytes, version: int) -> bytes:
         """The state of an older version as one of this. Raises NotDeserializable, NotSerializable, and what a migration raises."""

@@ -21,6 +21,7 @@ from ._errors import NotInActor
 from ._ids import ActorId
 from ._marks import Timer, Waits, Workflow
 from ._outcome_errors import SignalTimeout
+from ._reading import readable
 from ._records import NamedTimer, RequestKind
 from ._ref import ActorRef, Starter, WorkflowRef, make_ref
 from ._turn import Turn
@@ -144,7 +145,7 @@ async def wait_for_signal(signal: Waits[T], /, *, timeout: timedelta | None = No
             if not scope.expired():
                 raise
             raise SignalTimeout(turn.actor, spec.name, timeout.total_seconds()) from None
-    args, kwargs = spec.decode_json(envelope.payload) if envelope.form is Form.JSON else spec.decode_call(envelope.payload)
+    args, kwargs = readable(spec.decode_json if envelope.form is Form.JSON else spec.decode_call, envelope.payload)
     values = [*args, *kwargs.values()]
     return values[0] if values else None  # type: ignore[return-value]
 

@@ -171,20 +171,45 @@ class NotSerializable(PerdureError, TypeError):
 
 @final
 class NotDeserializable(PerdureError):
-    """Stored bytes that today's code cannot read: damaged, or of a class that has gone. `codec` is the codec's name."""
+    """Stored bytes that today's code cannot read: damaged, or of a class that has gone. `codec` is the codec's name.
+
+    `gone` is the dotted name of what cannot be found, and `found` where something of that name is today; `version` is that of the state
+    which it is in, 0 for what is no state.
+    """
 
     __module__ = "perdure.actors"
 
-    def __init__(self, codec: str, reason: str) -> None:
-        super().__init__(codec, reason)
+    def __init__(self, codec: str, reason: str, gone: str = "", found: str = "", version: int = 0) -> None:
+        super().__init__(codec, reason, gone, found, version)
         self.codec = codec
         self.reason = reason
+        self.gone = gone
+        self.found = found
+        self.version = version
 
     def __str__(self) -> str:
+        said = f"stored data cannot be read by the codec {self.codec!r} ({self.reason})."
+        if self.gone:
+            said += f' If {self.gone} has moved, say so before the host starts:\n    rename("{self.gone}", "{self.found or "…"}")'
+        elif not self.version:
+            said += ' If a class or module has moved, say so before the host starts: rename("old.module.Old", "new.module.New").'
+        return said + self._by_migration if self.version else said
+
+    @property
+    def _by_migration(self) -> str:
+        taken = f", where {self.gone} is a Placeholder" if self.gone else ""
         return (
-            f"stored data cannot be read by the codec {self.codec!r} ({self.reason}). If a class or module has moved, say so before"
-            f' the host starts: rename("old.module.Old", "new.module.New").'
+            f"\nOr let the next version of the actor's class take its state over{taken}:\n"
+            f"    @durable_actor(version={self.version + 1})\n"
+            f"    ...\n"
+            f"        @migrate({self.version})\n"
+            f"        @staticmethod\n"
+            f"        def from_version_{self.version}(state: dict[str, Any]) -> dict[str, Any]: ..."
         )
+
+    def in_state_of(self, version: int) -> NotDeserializable:
+        """The same, of an actor's state, which that version has written."""
+        return NotDeserializable(self.codec, self.reason, self.gone, self.found, version)
 
 
 class InvalidKey(PerdureError, ValueError):
@@ -431,8 +456,9 @@ class ActorQuarantined(PerdureError):
         super().__init__(self.actor, cause)
 
     def __str__(self) -> str:
+        end = "\n" if "\n" in self.cause else ". "  # nothing is put at the end of a line that is to be copied
         return (
-            f"{self.actor} is quarantined: {self.cause}. Nothing of it is lost. Mend the cause, then let it go on:"
+            f"{self.actor} is quarantined: {self.cause}{end}Nothing of it is lost. Mend the cause, then let it go on:"
             f" await ref.retry(), or perdure retry {shell_form(self.actor)}."
         )
 

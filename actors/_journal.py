@@ -18,8 +18,8 @@ from ._records import Asked, LogEntry, RequestKind
 logger = logging.getLogger("perdure.actors")
 
 
-class ReplayStopped(BaseException):
-    """Ends the code of a replayed turn that asks for something it did not ask for then.
+class TurnStopped(BaseException):
+    """Ends the code of a turn that cannot go on: it asks, on replay, for what it did not ask for then; or what it has got cannot be read.
 
     Control flow, and no Exception, so that the code's own handlers do not stop it.
     """
@@ -43,7 +43,7 @@ class Recorded:
         self.problem: NonDeterminismError | None = None
 
     def match(self, kind: RequestKind, name: str, digest: bytes, due: float, now: list[Asked]) -> Asked:
-        """The record of what is asked for; `now` is what was asked for before it in this turn. Raises ReplayStopped if there is none."""
+        """The record of what is asked for; `now` is what was asked for before it in this turn. Raises TurnStopped if there is none."""
         if not self._asked:
             self._stop(now, kind, name)
         nth, first = next(iter(self._asked.items()))
@@ -89,7 +89,7 @@ class Recorded:
 
     def _stop(self, now: list[Asked], kind: RequestKind, name: str) -> None:
         self.problem = self.problem or self._difference([*now, Asked(kind, name, -1)])
-        raise ReplayStopped
+        raise TurnStopped
 
     def _difference(self, now: Iterable[Asked]) -> NonDeterminismError:
         then = [shown(asked) for asked in self._entry.asked]

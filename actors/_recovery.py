@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -16,10 +17,11 @@ from ._breadcrumb import Crumb, Phase
 from ._dispatch import Dispatcher
 from ._envelope import damaged_envelope
 from ._epoch import Epoch
-from ._errors import UnknownActorType
+from ._errors import NotDeserializable, UnknownActorType
 from ._ids import ActorId, MessageId
 from ._persistence import (
     Reads,
+    delete_quarantine,
     delete_registry_entry,
     has_actors,
     put_charge,
@@ -37,6 +39,8 @@ from ._records import Charge, DamagedRecord, RequestRow
 from ._upgrades import is_of_versions
 
 FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
+
+_UNREADABLE: Final = f"{NotDeserializable.__module__}.{NotDeserializable.__qualname__}"
 
 logger = logging.getLogger("perdure.actors")
 
@@ -105,11 +109,17 @@ async def _miss(epoch: Epoch, name: str) -> None:
 async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
     """Hand every message that waits in the store to the dispatcher: arrivals in their order, mailboxes when there is room.
 
-    What stood still for want of its version is looked at again, whether it has messages or not.
+    What stood still for want of its version is looked at again, whether it has messages or not; so is, once, what could not be read: what
+    was missing may be there today.
     """
     async for actor, quarantine in scan_quarantined(epoch.commit.overlay):
-        if not isinstance(quarantine, DamagedRecord) and is_of_versions(quarantine.failure):
-            dispatcher.found_with_work(actor)
+        if isinstance(quarantine, DamagedRecord) or not epoch.registry.serves(actor.type):
+            continue
+        if quarantine.failure.type_name == _UNREADABLE:
+            delete_quarantine(epoch.commit.batch, suffix_of(actor))
+        elif not is_of_versions(quarantine.failure):
+            continue
+        dispatcher.found_with_work(actor)
     async for actor in scan_work(epoch.commit.overlay):
         dispatcher.found_with_work(actor)
     async for entry, row in scan_arrivals(epoch.commit.overlay):

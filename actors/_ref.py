@@ -25,6 +25,7 @@ from ._ids import ActorId, MessageId, actor_id, check_idempotency_key
 from ._info import ActorInfo, DeadLetterInfo, StreamItem
 from ._marks import Event, Query, Signal, Waits, Workflow
 from ._outcome_errors import ActorFailed, compensation_errors_of
+from ._reading import readable
 from ._records import LETTER_CHANGE, LetterChange, Outcome, Raised, RequestKind, StreamRow
 from ._registry import Registry
 from ._turn import Turn
@@ -556,4 +557,4 @@ def _result(port: Port | None, handler: Handler, outcome: Outcome) -> Any:
     with decoding(port):
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
-        return handler.decode_result(outcome.payload)
+        return readable(handler.decode_result, outcome.payload)

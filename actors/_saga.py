@@ -18,6 +18,7 @@ from ._endings import continues
 from ._failure import Failure
 from ._outcome_errors import CompensationFailed, StepFailed
 from ._outcomes import hold_back
+from ._reading import readable
 from ._records import Outcome, Raised, Value
 from ._step import UNDOING, Compensated, Step, Unknown
 
@@ -52,7 +53,7 @@ class _Entry:
         """What the compensation is told."""
         if self.undoes is None:
             return None
-        outcome = PICKLE.decode(self.outcome.payload) if isinstance(self.outcome, Value) else Unknown
+        outcome = readable(PICKLE.decode, self.outcome.payload) if isinstance(self.outcome, Value) else Unknown
         return PICKLE.encode(tuple(Compensated(*self.undoes, outcome)))
 
 

@@ -25,6 +25,7 @@ from ._errors import DefinitionError, NotInActor, NotSerializable
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
 from ._policy import Rate, Retry
+from ._reading import readable
 from ._records import Outcome, Raised, RequestKind
 
 P = ParamSpec("P")
@@ -128,7 +129,7 @@ class Step(Generic[P, R_co]):
         outcome = await coroutines.outcomes.wait_for_step(request, self.name, hear)
         if isinstance(outcome, Raised):
             raise outcome.failure.revive()
-        return PICKLE.decode(outcome.payload)  # type: ignore[return-value]
+        return readable(PICKLE.decode, outcome.payload)  # type: ignore[return-value]
 
     def ask(
         self, coroutines: Coroutines, args: tuple[Any, ...], kwargs: dict[str, Any], compensates: bytes | None = None

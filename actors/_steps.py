@@ -56,6 +56,10 @@ class StepStatistics(NamedTuple):
     done: int
 
 
+class _Unreadable(Exception):
+    """What a step is to be called with cannot be read."""
+
+
 @final
 class _Attempt(NamedTuple):
     """What one attempt may do while it runs; one that was given up, and runs on in its thread, says nothing any more."""
@@ -356,6 +360,10 @@ class Steps:
             return self._fail(work, Failure.of(cancelled).revive())  # it has cancelled itself
         except KeyboardInterrupt:  # the only one that is for the host
             raise
+        except _Unreadable as error:  # nothing of it has run: it stays outstanding, for a host that has what is missing
+            is_certain = True
+            logger.error("%s waits for the step %s, which cannot run: %s", work.actor, work.row.name, error.__cause__)
+            return None
         except BaseException as error:  # noqa: BLE001  a step raises whatever it likes
             is_certain = work.is_certain(error)
             return self._fail(work, error if isinstance(error, Exception) else Failure.of(error).revive())
@@ -394,9 +402,12 @@ class Steps:
     async def _call(self, work: Outstanding) -> Any:
         step = work.step
         assert step is not None
-        args, kwargs = step.call.decode_call(work.row.payload)
-        progress = None if work.row.progress is None else PICKLE.decode(work.row.progress)
-        compensates = None if work.row.compensates is None else Compensated(*PICKLE.decode(work.row.compensates))  # type: ignore[misc]
+        try:
+            args, kwargs = step.call.decode_call(work.row.payload)
+            progress = None if work.row.progress is None else PICKLE.decode(work.row.progress)
+            compensates = None if work.row.compensates is None else Compensated(*PICKLE.decode(work.row.compensates))  # type: ignore[misc]
+        except NotDeserializable as error:
+            raise _Unreadable from error
         about = work.actor, work.attempt, work.row.id, progress
         STEP.set(StepInfo(_Attempt(self, work, work.attempt), *about, self._epoch.resources, compensates))
         if step.is_async:

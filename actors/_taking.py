@@ -18,7 +18,7 @@ from ._endings import Ending, LifeEnd
 from ._envelope import Envelope
 from ._handlers import Handler
 from ._ids import ActorId
-from ._journal import ReplayStopped
+from ._journal import TurnStopped
 from ._records import Asked, LogEntry, Snapshot
 from ._turn import Surroundings, Turn
 from ._version_errors import MigrationFailed
@@ -37,17 +37,26 @@ class Taken(NamedTuple):
 
 
 def take_turn(definition: Definition, instance: object, seq: int, envelope: Envelope, turn: Turn, coroutines: Coroutines) -> Taken:
-    """Handle a message. Raises whatever its handler raises within the turn, TurnDidNotEnd, or NotSerializable."""
-    endings = coroutines.handle(definition, instance, seq, envelope, turn)
+    """Handle a message. Raises whatever its handler raises within the turn, TurnDidNotEnd, or NotSerializable; NotDeserializable."""
+    try:
+        endings = coroutines.handle(definition, instance, seq, envelope, turn)
+    except BaseException:
+        _check_was_readable(turn)
+        raise
+    _check_was_readable(turn)
     state = definition.encode_state(instance)
     return Taken(state, endings, coroutines.end, turn.effects, turn.asked, not coroutines.at_rest)
 
 
 def replay_turn(definition: Definition, instance: object, entry: LogEntry, turn: Turn, coroutines: Coroutines) -> None:
-    """Handle a message once more, as it was handled first. Raises NonDeterminismError, and whatever its handler did not raise then."""
+    """Handle a message once more, as it was handled first.
+
+    Raises NonDeterminismError, NotDeserializable, and whatever its handler did not raise then.
+    """
     assert turn.recorded is not None
-    with suppress(ReplayStopped):
+    with suppress(TurnStopped):
         coroutines.handle(definition, instance, entry.seq, entry.envelope, turn)
+    _check_was_readable(turn)
     turn.recorded.finish(turn.asked)
 
 
@@ -78,6 +87,11 @@ def migrate(definition: Definition, actor: ActorId, snapshot: Snapshot, surround
 def run_query(handler: Handler, instance: object, arguments: Any, keywords: Any, turn: Turn, coroutines: Coroutines) -> Any:
     """Call a query as actor code; returns or raises as it does."""
     return coroutines.call(turn, handler.function, instance, *arguments, **keywords)
+
+
+def _check_was_readable(turn: Turn) -> None:
+    if turn.unreadable is not None:
+        raise turn.unreadable
 
 
 def _revived(definition: Definition, state: bytes) -> object:

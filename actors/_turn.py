@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, final
 from ._define import Definition
 from ._effects import Begin, Effect, EndStep, GiveUp, KeepSignal, PutAside, Send, Spawn, TakeSignal
 from ._envelope import Envelope, Kind, Parent
-from ._errors import NotDurable
+from ._errors import NotDeserializable, NotDurable
 from ._failure import Failure
 from ._handlers import Handler
 from ._ids import ActorId, Incarnation, MessageId, child_key, request_id, sent_id
@@ -74,6 +74,7 @@ class Turn:
         "signals",
         "surroundings",
         "time",
+        "unreadable",
     )
 
     def __init__(
@@ -101,6 +102,7 @@ class Turn:
         self.read_only = read_only  # a query: it may ask for nothing
         self.recorded = recorded
         self.attempt = 1
+        self.unreadable: NotDeserializable | None = None  # why its code could not go on with what it had waited for
         self.signals = NO_SIGNALS
         self.effects: list[Effect] = []
         self.asked: list[Asked] = []
@@ -115,6 +117,7 @@ class Turn:
         self.asked = []
         self._taken = self._returned = None
         self._random = None
+        self.unreadable = None
 
     @property
     def is_replay(self) -> bool:

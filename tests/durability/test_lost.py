@@ -1,0 +1,71 @@
+"""What a migration can read of things whose class is gone, wherever they are in a state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from perdure.actors import MigrationFailed
+
+from .village import TILL, WARES, Village
+
+pytestmark = pytest.mark.anyio
+
+MIGRATION: Final = """
+    @migrate(1)
+    @staticmethod
+    def read(state):
+        lost = state["kept"]
+        return {**state, "kept": READ}
+"""
+NEXT: Final = TILL.replace('name="Till"', 'name="Till", version=2').replace("import Retry", "import Retry, migrate") + MIGRATION
+READ: Final = [
+    ("Money(5)", "lost.cents", 5),
+    ("Slim(5)", "lost.cents", 5),
+    ("Stamp(5)", "lost.items", [[5]]),
+    ("Colour.RED", "lost.arguments", ("red",)),
+    ("{Colour.RED: 1}", "[key.arguments for key in lost]", [("red",)]),
+    ("Colour.RED.tell", "lost.__qualname__", "Colour.tell"),
+    ("Outer.Inner(3).tell", "(lost.__module__, lost.__qualname__)", ("wares", "Outer.Inner.tell")),
+    ("Point(1, 2)", "lost.arguments", (1, 2)),
+    ("Row([1, 2])", "lost.items", [1, 2]),
+    ("Lost('x')", "lost.arguments", ("x",)),
+    ("Label('x')", "lost.arguments", ("x",)),
+    ("Record(5)", "lost.arguments", (5,)),
+    ("Model(cents=5)", "lost.cents", 5),
+    ("Outer.Inner(3)", "(repr(lost), lost.size)", ("<Placeholder for wares.Outer.Inner>", 3)),
+    ("[{'deep': (Money(5), Money(6))}]", "[each.cents for each in lost[0]['deep']]", [5, 6]),
+    ("{Money(7)}", "[each.cents for each in lost]", [7]),
+    ("Outer.Inner(Money(5))", "lost.size.cents", 5),
+    ("Outer.Inner(Row([Money(5)]))", "lost.size.items[0].cents", 5),
+    ("rate", "(lost.__module__, lost.__qualname__)", ("wares", "rate")),
+    ("Money", "lost.__qualname__", "Money"),
+]
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Village:
+    return Village(tmp_path)
+
+
+async def migrated(village: Village, made: str, read: str) -> object:
+    """What version 2 keeps of what version 1 had made, whose classes are gone."""
+    with village.code(wares=WARES, till=TILL) as then:
+        async with village.hosted(then.till.Till) as world:
+            await world.ref(then.till.Till, "t").ask("keep", eval(made, vars(then.wares)))
+    with village.code(till=NEXT.replace("READ", read)) as now:
+        async with village.hosted(now.till.Till) as world:
+            assert await world.ref(now.till.Till, "t").ask("tick") == 2
+            return await world.ref(now.till.Till, "t").query("what")
+
+
+@pytest.mark.parametrize(("made", "read", "expected"), READ, ids=[row[0] for row in READ])
+async def test_a_migration_reads_what_was_stored_of_a_lost_class(village: Village, made: str, read: str, expected: object) -> None:
+    assert await migrated(village, made, read) == expected
+
+
+@pytest.mark.parametrize("made", ["Money(5)", "Money", "rate", "[Colour.RED]", "Colour.RED.tell"])
+async def test_a_placeholder_cannot_be_stored_in_whatever_form(village: Village, made: str) -> None:
+    with pytest.raises(MigrationFailed, match=r"a placeholder for wares\.\S+ cannot be stored again"):
+        await migrated(village, made, "lost")
