@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
@@ -208,9 +209,14 @@ class World:
         finally:
             self.store.flow()
 
-    async def restart(self) -> None:
-        """End the host as kill -9 would, and start another one on its store. What was not durable is lost; who waits for it is told."""
+    async def restart(self, actors: Iterable[type] | None = None) -> None:
+        """End the host as kill -9 would, and start another one on its store: with these types, as a deploy does, if any are given.
+
+        What was not durable is lost; who waits for it is told.
+        """
         await self._end()
+        if actors is not None:
+            self._settings = replace(self._settings, registry=Registry.of_classes(actors))
         await self._begin()
 
     async def __aenter__(self) -> Self:

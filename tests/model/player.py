@@ -21,6 +21,7 @@ from perdure.actors import (
     continue_as_new,
     current_actor,
     durable_actor,
+    migrate,
     on_child_exit,
     on_event,
     query,
@@ -127,6 +128,16 @@ class Player(Performer):
         return len(self.told)
 
 
+@durable_actor(name="Player", version=2, replays=(1,), retry=ONCE, supervise=CAREFUL)
+class NextPlayer(Player):
+    """Plays the same."""
+
+    @migrate(1)
+    @staticmethod
+    def unchanged(state: dict[str, Any]) -> dict[str, Any]:
+        return state
+
+
 @durable_actor(retry=ONCE, supervise=CAREFUL)
 class Child(Performer):
     """Plays the parts of an operation of its parent."""
@@ -136,6 +147,13 @@ class Child(Performer):
         await asyncio.sleep(op.delay_of_child)
         await in_turn(self, op)
         return len(self.told)
+
+
+@durable_actor(name="Child", version=2, replays=(1,), retry=ONCE, supervise=CAREFUL)
+class NextChild(Child):
+    """Plays the same."""
+
+    unchanged = NextPlayer.__dict__["unchanged"]
 
 
 @durable_actor(retry=ONCE)

@@ -6,7 +6,7 @@ No two things of a program happen at one moment: each duration has a bit of its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -18,7 +18,7 @@ from perdure.actors import ActorCompleted, ActorInfo, RuntimeNotRunning, send_si
 from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
 
-from .player import BRANCHES, LEAVES, OWN_BITS, Child, Clumsy, Op, Player, Tally, numbered
+from .player import BRANCHES, LEAVES, OWN_BITS, Child, Clumsy, NextChild, NextPlayer, Op, Performer, Player, Tally, numbered
 
 T = TypeVar("T")
 KEY: Final = "a"
@@ -36,11 +36,16 @@ class Message(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What befalls the host: `at` each commit, a crash around it; and how many actors it keeps, and whether it is killed at each rest."""
+    """What befalls the host: `at` each commit, a crash around it; how many actors it keeps, whether it is killed at each rest.
+
+    `deploys`: at which rest it is replaced by the next version, which replays what waits.
+    """
 
     max_active: int
     at: CrashPoint | None = None
     is_killed: bool = False
+    deploys: int = 0
+    rests: Iterator[int] = count(1)
 
 
 class Rest(NamedTuple):
@@ -77,7 +82,8 @@ async def surely(act: Callable[[], Awaitable[T]]) -> T:
 
 
 async def send(world: World, number: int, content: int | Op | Wish) -> None:
-    player = world.ref(Player, KEY).options(idempotency_key=f"message {number}")
+    hosted: type[Player] = world.registry.require("Player").cls
+    player = world.ref(hosted, KEY).options(idempotency_key=f"message {number}")
     with suppress(ActorCompleted):  # it is in the dead letters
         match content:
             case Op():
@@ -95,8 +101,9 @@ async def send(world: World, number: int, content: int | Op | Wish) -> None:
 async def rest(world: World, trouble: Trouble) -> None:
     """Let happen what happens now; then the next trouble is prepared."""
     await surely(world.settled)
-    if trouble.is_killed:
-        await world.restart()
+    is_deployed = next(trouble.rests) == trouble.deploys
+    if trouble.is_killed or is_deployed:
+        await world.restart(NEXT if is_deployed else None)
         await surely(world.settled)
     if trouble.at is not None:
         world.crash_at(trouble.at, 1)
@@ -111,6 +118,7 @@ async def move_to(world: World, moment: float, trouble: Trouble) -> None:
 
 async def play(programs: list[Op], messages: list[Message], trouble: Trouble) -> Ending:
     undone: dict[str, str] = {}
+    trouble = trouble._replace(rests=count(1))
     async with World([Player, Child, Clumsy, Tally], max_active=trouble.max_active, resources={"undone": undone}) as world:
         start = world.clock.now() + OUTSIDE
         await rest(world, trouble)
@@ -132,8 +140,8 @@ async def ending(world: World, undone: dict[str, str]) -> Ending:
 
 
 async def at_rest(world: World, info: ActorInfo) -> Rest:
-    performer: Any = {"Player": Player, "Child": Child}.get(info.id.type)
-    diary = [] if performer is None else await world.ref(performer, info.id.key).query(performer.diary)
+    performer: Any = world.registry.require(info.id.type).cls
+    diary = await world.ref(performer, info.id.key).query(performer.diary) if issubclass(performer, Performer) else []
     waits = sorted((each.kind, each.name, each.until) for each in info.waits)
     return Rest(str(info.id), info.status, diary, waits, [f"{child.id} {child.restarts}" for child in info.children])
 
@@ -158,11 +166,14 @@ OPS = st.recursive(
 )
 WISHES = st.sampled_from(get_args(Wish))
 MESSAGES = st.lists(st.builds(Message, SECONDS, st.integers(1, 9) | OPS | WISHES), max_size=4)
+NEXT: Final = NextPlayer, NextChild, Clumsy, Tally
 TROUBLES: Final = [
     Trouble(max_active=0),
     Trouble(max_active=0, at=CrashPoint.AFTER_COMMIT),
     Trouble(max_active=100, at=CrashPoint.BEFORE_COMMIT),
     Trouble(max_active=100, is_killed=True),
+    Trouble(max_active=0, deploys=3),
+    Trouble(max_active=100, at=CrashPoint.BEFORE_COMMIT, deploys=4),
 ]
 
 
