@@ -21,26 +21,26 @@ MIGRATION: Final = """
 """
 NEXT: Final = TILL.replace('name="Till"', 'name="Till", version=2').replace("import Retry", "import Retry, migrate") + MIGRATION
 READ: Final = [
-    ("Money(5)", "lost.cents", 5),
-    ("Slim(5)", "lost.cents", 5),
-    ("Stamp(5)", "lost.items", [[5]]),
-    ("Colour.RED", "lost.arguments", ("red",)),
-    ("{Colour.RED: 1}", "[key.arguments for key in lost]", [("red",)]),
-    ("Colour.RED.tell", "lost.__qualname__", "Colour.tell"),
-    ("Outer.Inner(3).tell", "(lost.__module__, lost.__qualname__)", ("wares", "Outer.Inner.tell")),
-    ("Point(1, 2)", "lost.arguments", (1, 2)),
-    ("Row([1, 2])", "lost.items", [1, 2]),
-    ("Lost('x')", "lost.arguments", ("x",)),
-    ("Label('x')", "lost.arguments", ("x",)),
-    ("Record(5)", "lost.arguments", (5,)),
-    ("Model(cents=5)", "lost.cents", 5),
-    ("Outer.Inner(3)", "(repr(lost), lost.size)", ("<Placeholder for wares.Outer.Inner>", 3)),
-    ("[{'deep': (Money(5), Money(6))}]", "[each.cents for each in lost[0]['deep']]", [5, 6]),
-    ("{Money(7)}", "[each.cents for each in lost]", [7]),
-    ("Outer.Inner(Money(5))", "lost.size.cents", 5),
-    ("Outer.Inner(Row([Money(5)]))", "lost.size.items[0].cents", 5),
+    ("Guilder(5)", "lost.cents", 5),
+    ("Slip(5)", "lost.cents", 5),
+    ("Seal(5)", "lost.items", [[5]]),
+    ("Tint.RED", "lost.arguments", ("red",)),
+    ("{Tint.RED: 1}", "[key.arguments for key in lost]", [("red",)]),
+    ("Tint.RED.tell", "lost.__qualname__", "Tint.tell"),
+    ("Crate.Inner(3).tell", "(lost.__module__, lost.__qualname__)", ("wares", "Crate.Inner.tell")),
+    ("Spot(1, 2)", "lost.arguments", (1, 2)),
+    ("Heap([1, 2])", "lost.items", [1, 2]),
+    ("Mislaid('x')", "lost.arguments", ("x",)),
+    ("PriceTag('x')", "lost.arguments", ("x",)),
+    ("Docket(5)", "lost.arguments", (5,)),
+    ("Scheme(cents=5)", "lost.cents", 5),
+    ("Crate.Inner(3)", "(repr(lost), lost.size)", ("<Placeholder for wares.Crate.Inner>", 3)),
+    ("[{'deep': (Guilder(5), Guilder(6))}]", "[each.cents for each in lost[0]['deep']]", [5, 6]),
+    ("{Guilder(7)}", "[each.cents for each in lost]", [7]),
+    ("Crate.Inner(Guilder(5))", "lost.size.cents", 5),
+    ("Crate.Inner(Heap([Guilder(5)]))", "lost.size.items[0].cents", 5),
     ("rate", "(lost.__module__, lost.__qualname__)", ("wares", "rate")),
-    ("Money", "lost.__qualname__", "Money"),
+    ("Guilder", "lost.__qualname__", "Guilder"),
 ]
 
 
@@ -65,7 +65,7 @@ async def test_a_migration_reads_what_was_stored_of_a_lost_class(village: Villag
     assert await migrated(village, made, read) == expected
 
 
-@pytest.mark.parametrize("made", ["Money(5)", "Money", "rate", "[Colour.RED]", "Colour.RED.tell"])
+@pytest.mark.parametrize("made", ["Guilder(5)", "Guilder", "rate", "[Tint.RED]", "Tint.RED.tell"])
 async def test_a_placeholder_cannot_be_stored_in_whatever_form(village: Village, made: str) -> None:
     with pytest.raises(MigrationFailed, match=r"a placeholder for wares\.\S+ cannot be stored again"):
         await migrated(village, made, "lost")

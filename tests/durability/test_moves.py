@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from perdure.actors import ActorQuarantined, NotDeserializable, WorkflowRef, rename, send_signal
+from perdure.actors import ActorQuarantined, NotDeserializable, rename, send_signal
 from perdure.actors.testing import World
 
 from .village import TILL, WARES, Village
@@ -14,19 +14,19 @@ from .village import TILL, WARES, Village
 pytestmark = pytest.mark.anyio
 
 THINGS: Final = {
-    "Money": "Money(5)",
-    "Slim": "Slim(5)",
-    "Colour": "Colour.RED",
-    "Point": "Point(1, 2)",
-    "Row": "Row([1, 2])",
-    "Lost": "Lost('x')",
-    "Label": "Label('x')",
-    "Outer.Inner": "Outer.Inner(3)",
-    "Record": "Record(5)",
-    "Model": "Model(cents=5)",
+    "Guilder": "Guilder(5)",
+    "Slip": "Slip(5)",
+    "Tint": "Tint.RED",
+    "Spot": "Spot(1, 2)",
+    "Heap": "Heap([1, 2])",
+    "Mislaid": "Mislaid('x')",
+    "PriceTag": "PriceTag('x')",
+    "Crate.Inner": "Crate.Inner(3)",
+    "Docket": "Docket(5)",
+    "Scheme": "Scheme(cents=5)",
     "rate": "rate",
 }
-LINE: Final = '\n    rename("wares.Money", "goods.Money")'
+LINE: Final = '\n    rename("wares.Guilder", "goods.Guilder")'
 WRAPS: Final = ["{}", "[{{'deep': ({},)}}]"]
 
 
@@ -74,16 +74,16 @@ async def test_a_state_of_a_moved_class_stands_still_with_the_line_to_write(vill
 
 
 async def test_a_class_that_is_nowhere_leaves_its_new_place_open(village: Village) -> None:
-    await keep(village, "Money(5)")
+    await keep(village, "Guilder(5)")
 
     with village.code(till=TILL) as now:
         async with village.hosted(now.till.Till) as world:
-            with pytest.raises(NotDeserializable, match=r'rename\("wares.Money", "…"\)'):
+            with pytest.raises(NotDeserializable, match=r'rename\("wares.Guilder", "…"\)'):
                 await world.ref(now.till.Till, "t").query("same", None)
 
 
 async def test_the_next_deploy_that_knows_the_rename_goes_on(village: Village) -> None:
-    await keep(village, "Money(5)")
+    await keep(village, "Guilder(5)")
     with village.code(goods=WARES, till=TILL) as second:
         async with village.hosted(second.till.Till) as world:
             await world.ref(second.till.Till, "t").send_event("tick")
@@ -101,7 +101,7 @@ async def test_the_next_deploy_that_knows_the_rename_goes_on(village: Village) -
 
 async def wait(world: World, then: Any, how: str) -> None:
     """Let an actor wait for "go", with a thing of the module that is about to go somewhere in its past, or in its future."""
-    thing = then.wares.Money(5)
+    thing = then.wares.Guilder(5)
     till = await world.start(then.till.Till.run, "t", how, thing if how in {"start", "flight"} else None)
     await world.settled()
     if how in {"signal", "kept"}:
@@ -125,12 +125,12 @@ async def test_what_waits_with_something_that_has_moved_goes_on_by_a_rename(vill
             assert (info.status, info.error and LINE in info.error) == (("suspended", None) if how == "flight" else ("quarantined", True))
 
     with village.code(goods=WARES, till=TILL) as third:
-        rename("wares.Money", "goods.Money")
+        rename("wares.Guilder", "goods.Guilder")
         async with village.hosted(third.till.Till) as world:
             await world.run_until_idle()
-            ref: WorkflowRef[Any, object] = world.ref(third.till.Till.run, "t")
-            result = await ref.result()
-            assert result == (None if how == "event" else third.goods.Money(5))
+            till: Any = world.ref(third.till.Till.run, "t")
+            result = await till.result()
+            assert result == (None if how == "event" else third.goods.Guilder(5))
             assert await world.dead_letters() == []
 
 
@@ -139,7 +139,7 @@ async def test_a_message_with_something_that_has_moved_is_put_aside_and_redriven
         async with village.hosted(then.till.Till) as world:
             till = world.ref(then.till.Till, "t")
             await till.send_event("hold")
-            await till.send_event("keep", then.wares.Money(5))
+            await till.send_event("keep", then.wares.Guilder(5))
     with village.code(goods=WARES, till=TILL) as second:
         async with village.hosted(second.till.Till) as world:
             await send_signal(world.ref(second.till.Till, "t"), "go")
@@ -152,4 +152,4 @@ async def test_a_message_with_something_that_has_moved_is_put_aside_and_redriven
         async with village.hosted(third.till.Till) as world:
             assert await world.ref(third.till.Till, "t").redrive() == 1
             await world.settled()
-            assert await world.ref(third.till.Till, "t").query("same", third.goods.Money(5))
+            assert await world.ref(third.till.Till, "t").query("same", third.goods.Guilder(5))

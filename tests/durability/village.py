@@ -21,37 +21,37 @@ from typing import NamedTuple
 import msgspec, pydantic
 
 @dataclass(frozen=True)
-class Money:
+class Guilder:
     cents: int
 
 @dataclass(slots=True)
-class Slim:
+class Slip:
     cents: int
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class Seal:
     number: int
 
-class Colour(Enum):
+class Tint(Enum):
     RED = "red"
 
     def tell(self):
         return self.value
 
-class Point(NamedTuple):
+class Spot(NamedTuple):
     x: int
     y: int
 
-class Row(list):
+class Heap(list):
     pass
 
-class Lost(Exception):
+class Mislaid(Exception):
     pass
 
-class Label(str):
+class PriceTag(str):
     pass
 
-class Outer:
+class Crate:
     class Inner:
         def __init__(self, size):
             self.size = size
@@ -64,10 +64,10 @@ class Outer:
 
         __hash__ = None
 
-class Record(msgspec.Struct):
+class Docket(msgspec.Struct):
     cents: int
 
-class Model(pydantic.BaseModel):
+class Scheme(pydantic.BaseModel):
     cents: int
 
 def rate():
@@ -88,7 +88,7 @@ async def weigh(thing: Any) -> Any:
 
 @step
 async def fetch() -> Any:
-    return importlib.import_module("wares").Money(5)
+    return importlib.import_module("wares").Guilder(5)
 
 @durable_actor(name="Till")
 class Till:
