@@ -22,7 +22,7 @@ from ._journal import Recorded
 from ._persistence import Reads, read_checkpoint, read_log
 from ._records import Checkpoint, LogEntry, Snapshot
 from ._standing import anyio_version, log_too_long, python_version
-from ._taking import replay_turn, revive
+from ._taking import migrate, replay_turn, revive
 from ._turn import Surroundings, Turn
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Replayer:
         try:
             time = await self._time_of(activation, checkpoint)
             turn = Turn(activation.definition, activation.actor, snapshot.incarnation, 0, time, self._surroundings, read_only=True)
-            state = b"" if checkpoint.snapshot is None else checkpoint.snapshot.state
+            state = self._state_before(activation, checkpoint, coroutines)
             instance = self._guarded(activation, partial(revive, activation.definition, state, turn, coroutines))
             async for entries in self._log(activation):
                 while entries:
@@ -82,6 +82,16 @@ class Replayer:
                 _warn_of_versions(activation, checkpoint)
             raise
         activation.adopt(instance, coroutines)
+
+    def _state_before(self, activation: Activation, checkpoint: Checkpoint, coroutines: Coroutines) -> bytes:
+        """The state in which the log began; of another version it is migrated, where there is a path."""
+        before, definition = checkpoint.snapshot, activation.definition
+        if before is None or not before.state:
+            return b""
+        if before.version != definition.version and definition.migrations.lead_from(before.version):
+            work = partial(migrate, definition, activation.actor, before, self._surroundings, coroutines)
+            before = self._guarded(activation, work)
+        return before.state
 
     async def _log(self, activation: Activation) -> AsyncIterator[deque[LogEntry]]:
         logged = activation.standing.logged

@@ -21,7 +21,7 @@ from ._records import Outcome, Snapshot, Status, Value, refusal
 from ._settlement import Settlement
 from ._taking import migrate
 from ._version_errors import MigrationFailed, VersionMismatch
-from ._versions import version_for
+from ._versions import is_outdated, version_for
 
 # An actor that stands still because of one of these goes on whenever a host has what was missing.
 ENDS_BY_ITSELF: Final = frozenset({f"{cls.__module__}.{cls.__qualname__}" for cls in (VersionMismatch, MigrationFailed)})
@@ -37,7 +37,7 @@ def is_of_versions(failure: Failure) -> bool:
 def seen_today(epoch: Epoch, actor: ActorId, snapshot: Snapshot | None) -> tuple[Definition, Snapshot | None]:
     """The version that goes on with an actor, and its snapshot as that would have it. Raises VersionMismatch, MigrationFailed."""
     definition = version_for(epoch.registry, actor, snapshot)
-    if snapshot is None or not _is_outdated(snapshot, definition):
+    if snapshot is None or not is_outdated(snapshot, definition):
         return definition, snapshot
     with epoch.spared() as coroutines:
         work = partial(migrate, definition, actor, snapshot, epoch, coroutines)
@@ -45,10 +45,6 @@ def seen_today(epoch: Epoch, actor: ActorId, snapshot: Snapshot | None) -> tuple
             return definition, epoch.watchdog.guard((actor, "the migration of its state"), work)
         except TurnDidNotEnd as error:
             raise MigrationFailed(actor, snapshot.version, definition.version, f"TurnDidNotEnd: {error}") from error
-
-
-def _is_outdated(snapshot: Snapshot, definition: Definition) -> bool:
-    return snapshot.version != definition.version and snapshot.status is not Status.SUSPENDED and bool(snapshot.state)
 
 
 def _migrating(actor: ActorId, snapshot: Snapshot, definition: Definition) -> MessageId:
@@ -76,7 +72,7 @@ class Upgrades:
         snapshot = activation.snapshot
         try:
             activation.definition = version_for(self._epoch.registry, activation.actor, snapshot)
-            if snapshot is not None and _is_outdated(snapshot, activation.definition):
+            if snapshot is not None and is_outdated(snapshot, activation.definition):
                 self._migrate(activation)
         except ActorQuarantined as error:
             self._refuse(activation, error)

@@ -15,6 +15,16 @@ from ._registry import Registry
 from ._version_errors import VersionMismatch
 
 
+def is_outdated(snapshot: Snapshot, definition: Definition) -> bool:
+    """Whether the state is another version's, and to be migrated: of a suspended actor only where there is a path for it.
+
+    Without one, whoever replays another version's past holds the same state.
+    """
+    if snapshot.version == definition.version or not snapshot.state:
+        return False
+    return snapshot.status is not Status.SUSPENDED or definition.migrations.lead_from(snapshot.version)
+
+
 def version_for(registry: Registry, actor: ActorId, snapshot: Snapshot | None) -> Definition:
     """The version that goes on with an actor: the highest for one that begins. Raises UnknownActorType, VersionMismatch.
 

@@ -33,7 +33,7 @@ from .._taking import migrate, revive
 from .._turn import Turn
 from .._upgrades import is_of_versions
 from .._version_errors import GOES_ON
-from .._versions import version_for
+from .._versions import is_outdated, version_for
 from .._watchdog import Watchdog
 from ._standins import Resources
 
@@ -182,12 +182,12 @@ class Checker:
     async def _bring_back(self, actor: ActorId, snapshot: Snapshot) -> tuple[Verdict, Definition]:
         definition = version_for(self._registry, actor, snapshot)
         verdict = Verdict.GOES_ON
+        if is_outdated(snapshot, definition):
+            verdict = Verdict.MIGRATES
+            snapshot = self._run(actor, partial(migrate, definition, actor, snapshot, self._lent))
         if snapshot.status is Status.SUSPENDED:
             await self._replay(definition, actor, snapshot)
             return verdict, definition
-        if snapshot.version != definition.version and snapshot.state:
-            verdict = Verdict.MIGRATES
-            snapshot = self._run(actor, partial(migrate, definition, actor, snapshot, self._lent))
         turn = Turn(definition, actor, snapshot.incarnation, 0, snapshot.updated, self._lent, read_only=True)
         self._run(actor, partial(revive, definition, snapshot.state, turn))
         return Verdict.ENDED if snapshot.status.is_end else verdict, definition

@@ -387,6 +387,49 @@ async def test_a_version_that_replays_another_goes_on_where_it_waits(deploy: Dep
         assert await order.result() == "charged tea, approved by ada, version 2, charged twice"
 
 
+@durable_actor(name="Order", version=2, replays=(1,))
+class Order2Listed:
+    """It replays version 1, in a state of another form."""
+
+    approved = signal(str)
+    note = signal()
+
+    def __init__(self) -> None:
+        self.history = ["new"]
+
+    @migrate(1)
+    @staticmethod
+    def listed(state: dict[str, Any]) -> dict[str, Any]:
+        return {"history": [state["status"]]}
+
+    @workflow
+    async def run(self, what: str) -> list[str]:
+        self.history = [await charge(what)]
+        self.history.append(await wait_for_signal(Order2Listed.approved))
+        await wait_for_signal(Order2Listed.note)
+        return self.history
+
+    @query
+    def so_far(self) -> list[str]:
+        return self.history
+
+
+@pytest.mark.parametrize("max_active", [10_000, 0])
+async def test_what_waits_is_replayed_in_a_migrated_state(deploy: Deploy, max_active: int) -> None:
+    async with deploy(Order1) as before:
+        await before.start(Order1.run, "o", "tea")
+        await before.settled()
+
+    async with deploy(Order2Listed, max_active=max_active) as now:
+        order = now.ref(Order2Listed.run, "o")
+        assert await order.query(Order2Listed.so_far) == ["charged tea"]
+        await send_signal(order, Order2Listed.approved, "ada")
+        await now.settled()
+        await now.restart()
+        await send_signal(order, Order2Listed.note)
+        assert await order.result() == ["charged tea", "ada"]
+
+
 async def test_suspended_code_is_never_run_by_a_version_that_did_not_write_it(deploy: Deploy) -> None:
     async with deploy(Order1) as before:
         await before.start(Order1.run, "o", "tea")
