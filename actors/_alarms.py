@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, final
 
 from ..storage import settle
@@ -19,7 +19,6 @@ from ._ids import ActorId
 from ._persistence import Table, due_key, read_due
 
 WINDOW: Final = 4_096  # actors whose timers are read at once; twice as many may be in memory
-NAP: Final = 0.001  # seconds
 AT_ONCE: Final = 64  # actors that are woken in one go, before the host's loop gets a chance
 
 
@@ -35,15 +34,17 @@ class AlarmStatistics(NamedTuple):
 class Alarms:
     """The earliest timers of one epoch.
 
-    `wake` is called for an actor when its own is due; `stage` puts what has changed into the open batch; `crowded` says whether more actors
-    had better wait.
+    `wake` is called for an actor when its own is due; `stage` puts what has changed into the open batch; `room` is awaited before more are
+    woken.
     """
 
-    def __init__(self, epoch: Epoch, wake: Callable[[ActorId], None], stage: Callable[[], None], crowded: Callable[[], bool]) -> None:
+    def __init__(
+        self, epoch: Epoch, wake: Callable[[ActorId], None], stage: Callable[[], None], room: Callable[[], Awaitable[None]]
+    ) -> None:
         self._epoch = epoch
         self._wake = wake
         self._stage = stage
-        self._crowded = crowded
+        self._room = room
         self._due: dict[ActorId, float] = {}
         self._order: list[tuple[float, ActorId]] = []  # a heap of the same; what does not agree with it was set anew
         self._read = b""  # up to which row
@@ -85,8 +86,7 @@ class Alarms:
             while not self.idle:
                 self._fire()
                 await asyncio.sleep(0)
-                while self._crowded():  # noqa: ASYNC110  a hundred thousand that fell due together do not come into memory together
-                    await asyncio.sleep(NAP)
+                await self._room()
             if self._earliest > self._horizon:
                 await self._refill()
                 continue

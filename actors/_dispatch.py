@@ -30,6 +30,8 @@ SLICE: Final = 0.002  # seconds of turns before the host's loop gets a chance; a
 SUMMON_AT_ONCE: Final = 64  # passive actors with work that are brought in while others are at work
 CROWD: Final = 128  # actors that are read or stand in the queue: a message that comes now waits for their turns
 UNCOMMITTED: Final = 500  # turns of a batch: an answer that goes with it waits for all of them
+PATIENCE: Final = 0.02  # seconds between two lots of those that wait while it is crowded: a host may be so for as long as it lives
+NAP: Final = 0.001  # seconds
 
 logger = logging.getLogger("perdure.actors")
 
@@ -63,6 +65,7 @@ class Dispatcher:
         self._alarms: dict[ActorId, Alarm] = {}
         self._scheduled = False
         self._stopped = False
+        self._summoned = 0.0  # when passive actors with work were brought in last
         self.fires = False  # whether timers fire yet: not before what came in time is in the mailboxes
         self._idle: list[asyncio.Future[None]] = []
         self._turns = self._activations = self._passivations = 0
@@ -120,6 +123,15 @@ class Dispatcher:
         """Whether so many have work that whoever's work has waited for a host had better wait a little more."""
         waiting = self.loader.wanted + len(self._ready)
         return waiting > CROWD or self._epoch.commit.statistics().waiting_turns > UNCOMMITTED
+
+    async def room(self) -> None:
+        """Return once it is not crowded, or after a little while: what fell due has its share of a host whose callers never let up."""
+        end = time.perf_counter() + PATIENCE
+        while self._keeps_waiting(end):  # noqa: ASYNC110  a hundred thousand that fell due together do not come into memory together
+            await asyncio.sleep(NAP)
+
+    def _keeps_waiting(self, end: float) -> bool:
+        return self.crowded and (time.perf_counter() < end or self._epoch.commit.saturated)
 
     # --- turns ---
 
@@ -269,10 +281,11 @@ class Dispatcher:
         self._passivations += 1
 
     def _summon(self) -> None:
-        if self.crowded:
+        if self._keeps_waiting(self._summoned + PATIENCE):
             if self._backlog and not (self._ready or self.loader.busy):
                 self._epoch.commit.when_space(self._schedule)
             return  # else a slice follows, at the end of which there may be room
+        self._summoned = time.perf_counter()
         for _ in range(min(len(self._backlog), SUMMON_AT_ONCE)):
             actor = self._backlog.popleft()
             if actor in self._has_rows:

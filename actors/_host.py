@@ -69,9 +69,7 @@ class Host:
         self._door = Door(store, self.epoch, self.reader.query)
         self.epoch.reply = self._door.reply
         self._steps = Steps(self.epoch, self.dispatcher.deliver, self.reader.query, self.reader.info, settings.max_steps)
-        self._alarms = Alarms(
-            self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch), lambda: self.dispatcher.crowded
-        )
+        self._alarms = Alarms(self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch), self.dispatcher.room)
         self._retention = Retention(self.epoch, self.dispatcher)
         self._suspicion = Suspicion(self.epoch, self.dispatcher)
         self.epoch.suspect = self._suspicion.suspect

@@ -6,10 +6,7 @@ Their idempotency keys outlive them, until they expire: a message sent again is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, final
-
-import anyio
+from typing import final
 
 from ._activation import Delivery
 from ._dispatch import Dispatcher
@@ -19,8 +16,6 @@ from ._errors import UnknownActorType
 from ._ids import ActorId, MessageId
 from ._persistence import PAGE, Table, read_due
 
-NAP: Final = 0.001  # seconds, while so many actors come into memory that more had better wait
-
 logger = logging.getLogger("perdure.actors")
 
 
@@ -28,12 +23,11 @@ logger = logging.getLogger("perdure.actors")
 class Retention:
     """Forgets the actors of one epoch whose retention has passed."""
 
-    __slots__ = ("_crowded", "_dispatcher", "_epoch", "_unserved")
+    __slots__ = ("_dispatcher", "_epoch", "_unserved")
 
     def __init__(self, epoch: Epoch, dispatcher: Dispatcher) -> None:
         self._epoch = epoch
         self._dispatcher = dispatcher
-        self._crowded: Callable[[], bool] = lambda: dispatcher.crowded
         self._unserved: set[str] = set()
 
     def __repr__(self) -> str:
@@ -51,8 +45,7 @@ class Retention:
             if len(rows) < PAGE:
                 return
             place = rows[-1][2]
-            while self._crowded():  # noqa: ASYNC110  however many there are, turns go on
-                await anyio.sleep(NAP)
+            await self._dispatcher.room()
 
     def _retire(self, actor: ActorId, due: float, now: float) -> None:
         message = MessageId(self._epoch.entropy.token())
