@@ -122,8 +122,8 @@ class Environment:
             if _opened.get(self._identity) is not self or (self._users and self.broken is None):
                 return
             del _opened[self._identity]
-        with self._writing, self._copying, self._reading:
-            self._lmdb.close()
+            with self._writing, self._copying, self._reading:  # still alone: two at once of one file lose LMDB's locks when one closes
+                self._lmdb.close()
 
     def read_error(self, error: lmdb.Error) -> StoreError:
         """What a failed look or opening means."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import lmdb
 import pytest
-from perdure.storage import Batch, CommitUncertain, Fence, Range, StoreClosed, StoreFull
+from perdure.storage import Batch, CommitUncertain, Fence, Range, StoreClosed, StoreFull, _environment
 from perdure.storage._lmdb import LmdbStore
 
 from .stores import Elsewhere, batch_of, exists
@@ -266,3 +266,22 @@ async def test_statistics_and_repr_tell_how_it_stands(store: LmdbStore, fence: F
 
     assert (str(store), repr(store)) == (f"lmdb:{place}", f"<LmdbStore {place}: owning {{0: 1}}, 2 commits>")
     assert store.statistics()._replace(file_size=0, entries=0, readers=0) == (0, 0, 1 << 20, 0, 2, 0, {0: 1}, True)
+
+
+async def test_nobody_opens_a_store_anew_while_it_is_being_closed(store: LmdbStore, place: str) -> None:
+    environment = _environment.acquire(place, 1 << 20)
+    await store.close()
+    closing = threading.Thread(target=environment.let_go)
+    anew = threading.Thread(target=lambda: _environment.acquire(place, 1 << 20).let_go())
+
+    with environment._reading:
+        closing.start()
+        while environment in _environment._opened.values():  # noqa: ASYNC110  two threads, and no task
+            await asyncio.sleep(0.001)
+        anew.start()
+        anew.join(0.1)
+        waits = anew.is_alive()
+    for thread in (closing, anew):
+        thread.join()
+
+    assert waits
