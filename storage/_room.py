@@ -14,11 +14,13 @@ from typing import Final, NamedTuple, Self, final
 
 from ._backup import opened_environments
 from ._environment import Environment, Transaction
-from ._format import headers
+from ._errors import StoreCorrupt
+from ._format import Header, headers
 from ._protocol import FIRST_KEY, Range
 from ._urls import lmdb_path
 
 HEADER_PAGES: Final = 2
+OPEN_HERE: Final = frozenset({"data.mdb", os.path.join("inbox", "data.mdb")})  # and so known to be sound
 
 
 class FileRoom(NamedTuple):
@@ -65,11 +67,8 @@ class Room:
     def files(self) -> list[FileRoom]:
         """All files of the store, the longest first."""
         path = lmdb_path(self._source)
-        found = [
-            FileRoom(os.path.relpath(os.path.join(directory, name), path), *_room_of(os.path.join(directory, name)))
-            for directory, _, names in os.walk(path)
-            for name in names
-        ]
+        names = [os.path.relpath(os.path.join(directory, name), path) for directory, _, names in os.walk(path) for name in names]
+        found = [FileRoom(name, *_room_of(os.path.join(path, name), is_open=name in OPEN_HERE)) for name in names]
         return sorted(found, key=lambda file: (-file.size, file.name))
 
 
@@ -84,16 +83,23 @@ def _sizes(transaction: Transaction, range_: Range, limit: int) -> list[RowSize]
     return found
 
 
-def _room_of(path: str) -> tuple[int, int]:
+def _room_of(path: str, *, is_open: bool) -> tuple[int, int]:
     try:
         status = os.stat(path)
     except FileNotFoundError:  # a host clears away meanwhile
         return 0, 0
-    if os.path.basename(path) != "data.mdb":
+    if not is_open:  # a killed compaction may have left half of one
         return status.st_blocks * 512, 0
-    header = max(headers(path), key=lambda header: header.transaction)
+    try:
+        header = max(headers(path), key=_transaction)
+    except StoreCorrupt:  # as `check_file` says
+        header = max(headers(path), key=_transaction)
     used = HEADER_PAGES + header.main.branch_pages + header.main.leaf_pages + header.main.overflow_pages
     return status.st_size, max(0, status.st_size - used * header.page_size)
+
+
+def _transaction(header: Header) -> int:
+    return header.transaction
 
 
 for _public in (FileRoom, RowSize):
