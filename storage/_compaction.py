@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ._errors import StoreCorrupt, StoreFull
-from ._format import META_KEY, check_file, check_meta, make_durable, sync_directory
+from ._format import META_KEY, check_file, check_meta, make_durable, resemble, sync_directory
 from ._ownership import Ownership
 from ._urls import lmdb_path
 
@@ -67,6 +67,7 @@ def _replace(directory: str, kind: str) -> tuple[int, int]:
     try:
         _copy(directory, building, kind)
         make_durable(building)
+        resemble(os.path.join(building, "data.mdb"), data)
         os.rename(os.path.join(building, "data.mdb"), data)
         sync_directory(directory)
     finally:

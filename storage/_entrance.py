@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ._errors import StoreError, StoreLocked
+from ._format import resemble
 
 COMPACTING: Final = ("is compacting this store", "Open it again once that has ended.")
 OPEN: Final = ("has this store open", "End that process first: it would go on with the old file.")
@@ -67,7 +68,7 @@ def shut(directory: str) -> Iterator[None]:
 
 def _locked(directory: str, name: str, how: int, otherwise: tuple[str, str]) -> int:
     try:
-        file = os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = _opened(os.path.join(directory, name), os.path.join(directory, "data.mdb"))
     except OSError as error:
         raise StoreError(directory, f"{name} cannot be opened ({error})", "Check the permissions of its files.") from error
     try:
@@ -77,6 +78,16 @@ def _locked(directory: str, name: str, how: int, otherwise: tuple[str, str]) -> 
         os.close(file)
         raise StoreLocked(directory, holder, *otherwise) from None
     return file
+
+
+def _opened(path: str, model: str) -> int:
+    """A file, which is made if need be: for all who may use the environment, whoever is the first to come."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        resemble(file, model)
+        return file
 
 
 def _holder(file: int) -> int:

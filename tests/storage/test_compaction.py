@@ -250,6 +250,32 @@ async def test_what_a_killed_compaction_left_is_cleared_away(hollow: str) -> Non
     assert not exists(hollow, "inbox", "compacting")
 
 
+async def test_what_a_killed_compaction_left_is_no_damage_to_be_told(hollow: str) -> None:
+    os.mkdir(f"{hollow}/compacting")
+    os.mknod(f"{hollow}/compacting/data.mdb")
+    for size in (0, 4096):
+        os.truncate(f"{hollow}/compacting/data.mdb", size)
+
+        with Room(hollow) as room:
+            found = {file.name: file.spare for file in room.files()}
+
+        assert found["compacting/data.mdb"] == 0
+        assert found["data.mdb"] > 1_800_000
+
+
+async def test_who_could_use_a_store_can_use_it_afterwards(hollow: str) -> None:
+    os.chmod(f"{hollow}/data.mdb", 0o660)
+    if os.geteuid() == 0:
+        os.chown(f"{hollow}/data.mdb", 1234, 5678)
+    before = os.stat(f"{hollow}/data.mdb")
+    os.unlink(f"{hollow}/opening.lock")  # as an earlier release left it
+
+    compact(hollow)
+
+    now = [os.stat(f"{hollow}/{name}") for name in ("data.mdb", "opening.lock")]
+    assert [(each.st_mode, each.st_uid, each.st_gid) for each in now] == [(before.st_mode, before.st_uid, before.st_gid)] * 2
+
+
 async def test_a_compaction_without_room_changes_nothing(hollow: str) -> None:
     before = (await held(hollow))[0]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
