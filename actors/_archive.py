@@ -148,7 +148,6 @@ class ArchiveWriter:
 
 def read_archive(file: BinaryIO) -> Iterator[TypeEntry | Charged | Whole]:
     """What is in an archive, from its beginning. Raises ExportUnreadable, at the latest where it ends."""
-    file.seek(0)
     actors = rows = 0
     whole: Whole | None = None
     for frame in _frames(file):
@@ -175,14 +174,16 @@ def read_archive(file: BinaryIO) -> Iterator[TypeEntry | Charged | Whole]:
 
 def _frames(file: BinaryIO) -> Iterator[Frame]:
     """The frames up to the last one."""
+    end = file.seek(0, 2)
+    file.seek(0)
     _check_head(file)
     frame: Frame | None = None
     while not isinstance(frame, Closing):
-        length = _LENGTH.unpack(_exactly(file, _LENGTH.size))[0]
+        length = _LENGTH.unpack(_exactly(file, _LENGTH.size, end))[0]
         if length > MAX_FRAME:
             raise _damaged(file, "a length is impossible")
         try:
-            frame = _FRAME.unpack(_exactly(file, length))
+            frame = _FRAME.unpack(_exactly(file, length, end))
         except DamagedRecord as damage:
             raise _damaged(file, str(damage)) from damage
         yield frame
@@ -198,8 +199,9 @@ def _check_head(file: BinaryIO) -> None:
         raise ExportUnreadable(_name(file), f"it has format {format_}, and this release reads {FORMAT}", cure)
 
 
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    read = file.read(size)
+def _exactly(file: BinaryIO, size: int, end: int) -> bytes:
+    """The next bytes of a file that ends there: for those that it cannot have, no memory is reserved."""
+    read = file.read(size) if size <= end - file.tell() else b""
     if len(read) < size:
         raise _damaged(file, "it is cut short")
     return read

@@ -82,8 +82,8 @@ async def export_actors(store: str | Store, file: BinaryIO, type_name: str | Non
     message that was acknowledged before the export began. An actor comes without its parent, its children, and whomever else it waits for,
     unless they are exported too: what it waits for does not come where they are not. Do not host it in both places afterwards.
 
-    It needs the store for itself: raises StoreLocked while a host runs; make a `backup` then, and export from that. Raises
-    UnknownActorType; ActorNotFound for one that is not there. `store` as an object must not be that of a running Runtime.
+    It needs the store for itself: raises StoreLocked while a host runs; `backup` it then, `restore` that, and export from
+    there. Raises UnknownActorType; ActorNotFound for one that is not there. `store` as an object must not be that of a running Runtime.
     """
     whose = () if type_name is None else (type_name,) if key is None else actor_id(type_name, key)
     async with _owned(store, create=False) as (opened, fence):

@@ -61,17 +61,18 @@ def test_without_a_file_an_export_goes_to_standard_output(perdure: Command, kios
     assert imported.stdout.startswith("1 actor imported: ")
 
 
-def test_while_a_host_runs_an_export_comes_from_a_backup(perdure: Command, url: str, tmp_path: Path, hosting: Hosting) -> None:
+def test_while_a_host_runs_an_export_comes_from_a_restored_backup(perdure: Command, url: str, tmp_path: Path, hosting: Hosting) -> None:
     with hosting(url):
         perdure("send", "Basket", "b-1", "add", '["tea"]', "--wait", store=url)
         refused = perdure("export", "--output", f"{tmp_path}/export", store=url)
         perdure("backup", f"{tmp_path}/copy", store=url)
-        exported = perdure("export", "--output", f"{tmp_path}/export", store=f"lmdb:{tmp_path}/copy")
+        perdure("restore", f"{tmp_path}/copy", f"{tmp_path}/other")
+        exported = perdure("export", "--output", f"{tmp_path}/export", store=f"lmdb:{tmp_path}/other")
 
     assert (refused.exit_code, exported.exit_code) == (1, 0)
-    assert f"perdure backup COPY --store {url}\n    perdure export --store lmdb:COPY" in refused.stderr
+    assert f"backup COPY --store {url}\n    perdure restore COPY lmdb:OTHER\n    perdure export --store lmdb:OTHER" in refused.stderr
     assert exported.stdout.startswith("1 actor exported")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "export", "store"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "export", "other", "store"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, cast
 
 import anyio.to_thread
 import typer
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", show_default=False, help="A new file; standard output, if none.")
 ]
+
+FROM_A_BACKUP: Final = (
+    "Or export from a backup, restored:\n"
+    "    perdure backup COPY --store {store}\n    perdure restore COPY lmdb:OTHER\n    perdure export --store lmdb:OTHER"
+)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -72,7 +77,7 @@ def export(store: StoreUrl, type_name: AnyType = None, key: AnyKey = None, outpu
     """Write actors into a file: all, those of TYPE, or one.
 
     Everything of them is in it, with each message that was acknowledged; the store keeps them. It needs the store for itself: while a host
-    runs, export from a backup. An actor comes without those it waits for, unless they are exported too.
+    runs, export from a backup, restored. An actor comes without those it waits for, unless they are exported too.
     """
     from ..._moving import export_actors  # as above
 
@@ -88,9 +93,7 @@ def export(store: StoreUrl, type_name: AnyType = None, key: AnyKey = None, outpu
                 moved = await export_actors(store, file, type_name, key)
             except StoreLocked as locked:
                 complain(locked)
-                console(to_errors=True).print(
-                    printable(f"Or export from a backup:\n    perdure backup COPY --store {store}\n    perdure export --store lmdb:COPY")
-                )
+                console(to_errors=True).print(printable(FROM_A_BACKUP.format(store=store)))
                 raise typer.Exit(1) from None
         _say(f"{counted(moved.actors, 'actor')} exported", moved.size, began, to_errors=output is None)
 
