@@ -99,10 +99,13 @@ class Acceptance:
         self._settlement.books.telling.answer(activation, delivery, outcome)
 
     def _retire(self, activation: Activation, due: float) -> None:
-        """Forget an actor that has ended, unless it has begun anew meanwhile, or was deleted."""
+        """Forget an actor that has ended, unless it has begun anew meanwhile, or was deleted.
+
+        While it still turns messages away it waits for a later sweep: their idempotency keys stay, and would never get an outcome.
+        """
         if activation.standing.retire != due:
             self._epoch.commit.batch.delete(due_key(Table.RETENTION, due, activation.suffix))
-        elif activation.status.is_end:
+        elif activation.status.is_end and not len(activation.mailbox or ()):
             self._settlement.delete(activation, keep=KEPT_BEYOND)
 
     def _put_back(self, activation: Activation, envelope: Envelope) -> bool:
