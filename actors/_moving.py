@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
 from typing import BinaryIO, Final, NamedTuple, cast, final
@@ -16,7 +17,9 @@ import msgspec
 
 from ..storage import Batch, Fence, PerdureError, Store, StoreFull, below, open_store, pack, unpack
 from ._archive import ArchiveWriter, Charged, Row, TypeEntry, Whole, read_archive
+from ._breadcrumb import BreadcrumbFile
 from ._catalogue import read_registry
+from ._clock import SystemClock
 from ._errors import ActorNotFound, UnknownActorType
 from ._ids import ActorId, actor_id
 from ._persistence import (
@@ -32,6 +35,7 @@ from ._persistence import (
     scan_pages,
 )
 from ._records import ARRIVAL_ROW, ArrivalRow, DamagedRecord
+from ._recovery import read_and_charge, read_and_charge_requests
 from ._rows import Arrivals, put_row, rows_of, scan_rows, tables_in_use
 
 BATCH_BYTES: Final = 1 << 20  # that become durable together, but for an actor that is larger
@@ -87,6 +91,7 @@ async def export_actors(store: str | Store, file: BinaryIO, type_name: str | Non
     """
     whose = () if type_name is None else (type_name,) if key is None else actor_id(type_name, key)
     async with _owned(store, create=False) as (opened, fence):
+        await _charge_for_crash(opened, fence)
         with closing(Arrivals()) as arrivals:
             await _find_arrivals(arrivals, opened, fence, whose)
             return await _export(opened, file, arrivals, whose)
@@ -124,6 +129,20 @@ async def _owned(store: str | Store, *, create: bool) -> AsyncIterator[tuple[Sto
 
 
 # --- out of a store ---
+
+
+async def _charge_for_crash(store: Store, fence: Fence) -> None:
+    """Write down what the last host died in, as the next one would: it does not learn of it where the actors come to."""
+    if not str(store).startswith("lmdb:"):
+        return
+    batch = Batch()
+    with closing(BreadcrumbFile(os.path.join(str(store).removeprefix("lmdb:"), "breadcrumbs"), fence.epoch)) as last:
+        await read_and_charge(store, batch, last.found(), SystemClock().now())
+        await read_and_charge_requests(store, batch, last.found_steps())
+        if batch:
+            await store.commit(batch, fence)
+        last.leave()
+        last.forget_steps()
 
 
 async def _export(store: Store, file: BinaryIO, arrivals: Arrivals, whose: tuple[str, ...]) -> Moved:
