@@ -101,6 +101,8 @@ class PassingBreadcrumbs:
     def found(self) -> None:
         """As `BreadcrumbFile.found`: nothing, for the process lives."""
 
+    is_lost = False  # as `BreadcrumbFile.is_lost`
+
     def found_steps(self) -> dict[bytes, Phase]:
         """As `BreadcrumbFile.found_steps`."""
         return dict(self._steps.values())
@@ -112,15 +114,19 @@ class PassingBreadcrumbs:
 
 @final
 class BreadcrumbFile:
-    """Slots in a small file, for one epoch of a host: the first for its turns, one for each step that runs."""
+    """Slots in a small file, for one epoch of a host: the first for its turns, one for each step that runs.
 
-    __slots__ = ("_epoch", "_free", "_map", "_seed")
+    `is_lost` is whether there was no file: in a restored copy, nobody knows which steps ran.
+    """
+
+    __slots__ = ("_epoch", "_free", "_map", "_seed", "is_lost")
 
     def __init__(self, path: str | os.PathLike[str], epoch: int = 0) -> None:
         self._epoch = epoch
         self._seed = _seed(epoch)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            self.is_lost = os.fstat(descriptor).st_size == 0
             os.ftruncate(descriptor, SLOTS * SLOT)
             self._map = mmap.mmap(descriptor, SLOTS * SLOT)
         finally:

@@ -196,7 +196,8 @@ class Host:
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, last.found(), epoch.clock.now())
         await put_registry(epoch)
         put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
-        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, last.found_steps())
+        steps, is_lost = last.found_steps(), last.is_lost
+        outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, steps, is_lost=is_lost)
         epoch.commit.stage()
         await epoch.commit.settled()
         epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one

@@ -109,6 +109,8 @@ async def import_actors(store: str | Store, file: BinaryIO) -> Moved:
     async with _owned(store, create=True) as (opened, fence):
         target = await _Target.of(opened, fence)
         await target.check(file)
+        if str(opened).startswith("lmdb:") and not target.has_requests:
+            _breadcrumbs(opened, fence).close()  # what comes is charged: that there is no file does not mean that nobody knows
         return await target.take(file)
 
 
@@ -136,13 +138,17 @@ async def _charge_for_crash(store: Store, fence: Fence) -> None:
     if not str(store).startswith("lmdb:"):
         return
     batch = Batch()
-    with closing(BreadcrumbFile(os.path.join(str(store).removeprefix("lmdb:"), "breadcrumbs"), fence.epoch)) as last:
+    with closing(_breadcrumbs(store, fence)) as last:
         await read_and_charge(store, batch, last.found(), SystemClock().now())
-        await read_and_charge_requests(store, batch, last.found_steps())
+        await read_and_charge_requests(store, batch, last.found_steps(), is_lost=last.is_lost)
         if batch:
             await store.commit(batch, fence)
         last.leave()
         last.forget_steps()
+
+
+def _breadcrumbs(store: Store, fence: Fence) -> BreadcrumbFile:
+    return BreadcrumbFile(os.path.join(str(store).removeprefix("lmdb:"), "breadcrumbs"), fence.epoch)
 
 
 async def _export(store: Store, file: BinaryIO, arrivals: Arrivals, whose: tuple[str, ...]) -> Moved:
@@ -222,6 +228,11 @@ class _Target:
             if isinstance(row, ArrivalRow):
                 arrived.setdefault(ActorId(row.type, row.key), []).append(_digested(Row(Table.ARRIVAL, b"", entry.value)))
         return cls(store, fence, await tables_in_use(store), arrived)
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether actors that were there have asked for anything."""
+        return Table.REQUEST in self._tables
 
     async def check(self, file: BinaryIO) -> None:
         """Raise ActorsExist if one is there otherwise than in the file."""

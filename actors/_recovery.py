@@ -35,7 +35,7 @@ from ._persistence import (
     scan_work,
     suffix_of,
 )
-from ._records import Charge, DamagedRecord, RequestRow
+from ._records import Charge, DamagedRecord, RequestKind, RequestRow
 from ._upgrades import is_of_versions
 
 FORGET_CHARGES_AFTER = 7 * 86400.0  # seconds: the message of such a charge was never durable, so it never comes again
@@ -60,18 +60,31 @@ async def read_and_charge(reads: Reads, batch: Batch, crumb: Crumb | None, now: 
     return {subject: charge for subject, charge in charges.items() if charge.at > now - FORGET_CHARGES_AFTER}
 
 
-async def read_and_charge_requests(reads: Reads, batch: Batch, steps: Mapping[bytes, Phase]) -> list[tuple[ActorId, RequestRow]]:
+async def read_and_charge_requests(
+    reads: Reads, batch: Batch, steps: Mapping[bytes, Phase], *, is_lost: bool = False
+) -> list[tuple[ActorId, RequestRow]]:
     """Everything that actors have asked for and that is not done; what ran when the last host died counts one more interrupted attempt.
 
-    Of what had ended, and is not known to have, it is uncertain what it did.
+    Of what had ended, and is not known to have, it is uncertain what it did; of all steps, if `is_lost` which ones ran.
     """
     outstanding: list[tuple[ActorId, RequestRow]] = []
     async for actor, row in scan_requests(reads):
         if isinstance(row, DamagedRecord):
             logger.error("%s waits for something whose record is damaged: %s", actor, row)
             continue
-        outstanding.append((actor, _charged(batch, actor, row, steps[row.id]) if row.id in steps else row))
+        if row.id in steps:
+            outstanding.append((actor, _charged(batch, actor, row, steps[row.id])))
+        elif is_lost and row.kind is RequestKind.STEP and not row.uncertain:
+            outstanding.append((actor, _doubted(batch, actor, row)))
+        else:
+            outstanding.append((actor, row))
     return outstanding
+
+
+def _doubted(batch: Batch, actor: ActorId, row: RequestRow) -> RequestRow:
+    doubted = msgspec.structs.replace(row, uncertain=True)
+    put_request(batch, suffix_of(actor), doubted)
+    return doubted
 
 
 def _charged(batch: Batch, actor: ActorId, row: RequestRow, phase: Phase) -> RequestRow:

@@ -13,6 +13,7 @@ from perdure.actors import (
     ActorCompleted,
     ActorNotFound,
     ExportUnreadable,
+    Runtime,
     _archive,
     _dispatch,
     durable_actor,
@@ -33,7 +34,7 @@ from perdure.actors._ids import MessageId
 from perdure.actors._persistence import read_charges, scan_requests
 from perdure.actors._records import RequestRow
 from perdure.actors.testing import World
-from perdure.storage import MemoryStore, open_store
+from perdure.storage import MemoryStore, backup, open_store, restore
 
 from .conftest import MakeWorld
 
@@ -158,3 +159,20 @@ async def test_what_a_host_died_in_is_known_where_its_actors_go(tmp_path: Path) 
     rows = [row async for _, row in scan_requests(target)]
     assert [(row.uncertain, row.interrupted) for row in rows if isinstance(row, RequestRow)] == [(True, 1)]
     assert (crumbs.found(), crumbs.found_steps()) == (None, {})
+
+
+async def test_of_a_restored_copy_nobody_knows_which_steps_ran(tmp_path: Path) -> None:
+    url, copy, again = (f"lmdb:{tmp_path}/{name}" for name in ("store", "copy", "again"))
+    async with Runtime(url, [Buyer]) as runtime:
+        await runtime.ref(Buyer, "b").send_event(Buyer.buy)
+        await asyncio.sleep(0.05)  # until the step runs
+        await asyncio.to_thread(backup, url, copy.removeprefix("lmdb:"))
+    await asyncio.to_thread(restore, copy, again.removeprefix("lmdb:"))
+
+    async with Runtime(again, [Buyer]):
+        await asyncio.sleep(0)
+    store = open_store(again)
+    rows = [row async for _, row in scan_requests(store)]
+    await store.close()
+
+    assert [row.uncertain for row in rows if isinstance(row, RequestRow)] == [True]
