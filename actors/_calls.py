@@ -20,6 +20,7 @@ import msgspec
 
 from ._codec import Codec, MsgspecCodec, narrowed, writer_of
 from ._digest import digest
+from ._envelope import Form
 from ._errors import NotDeserializable, NotSerializable, WrongArguments
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional and by keyword: the codec's edge
@@ -51,6 +52,10 @@ class Call:
             return self._encode(args)
         except NotSerializable as error:
             raise narrowed(self.codec, error, self._named(args)) from error
+
+    def decode(self, payload: bytes, form: Form) -> Arguments:
+        """New arguments, whoever has encoded them. Raises as `decode_call` and `decode_json` do."""
+        return self.decode_json(payload) if form is Form.JSON else self.decode_call(payload)
 
     def decode_call(self, payload: bytes) -> Arguments:
         """New arguments, as encoded by `encode_call`. Raises NotDeserializable, or WrongArguments where the signature has changed since."""

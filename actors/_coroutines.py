@@ -16,7 +16,7 @@ import msgspec
 
 from ._define import Definition
 from ._endings import Closing, Continued, Ending, LifeEnd, Renewed, closing_for, explained, handler_outcome, life_end
-from ._envelope import STARTS, Envelope, Form, Kind
+from ._envelope import STARTS, Envelope, Kind
 from ._errors import ActorEvicted, NotInActor, TurnDidNotEnd
 from ._failure import Failure
 from ._handlers import Handler
@@ -224,12 +224,12 @@ class Coroutines:
             self._endings.append(Ending(seq, envelope, outcome))
 
     def _begin(self, handler: Handler, instance: object, envelope: Envelope) -> TurnTask:
-        args, kwargs = _arguments(handler, envelope)
+        args, kwargs = handler.decode(envelope.payload, envelope.form)
         context = self._context.copy()
         return self.loop.create_task(context.run(handler.function, instance, *args, **kwargs), name=handler.name, context=context)
 
     def _call(self, handler: Handler, instance: object, envelope: Envelope) -> Any:
-        args, kwargs = _arguments(handler, envelope)
+        args, kwargs = handler.decode(envelope.payload, envelope.form)
         return self._context.copy().run(handler.function, instance, *args, **kwargs)
 
     def _check_conditions(self) -> None:
@@ -485,12 +485,6 @@ def ambient(asked: str) -> tuple[Coroutines, Turn]:
 def current_turn(asked: str) -> Turn:
     """The turn whose code is running. Raises as `ambient` does."""
     return ambient(asked)[1]
-
-
-def _arguments(handler: Handler, envelope: Envelope) -> tuple[Any, Any]:
-    if envelope.form is Form.JSON:
-        return handler.decode_json(envelope.payload)
-    return handler.decode_call(envelope.payload)
 
 
 def _holds(condition: _Condition) -> bool:

@@ -10,13 +10,13 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final, overload
 
 from ._codec import PICKLE
 from ._coroutines import AMBIENT, ambient, current_turn
 from ._effects import CancelTimer, Emit, SetTimer
 from ._endings import ContinueAsNew
-from ._envelope import Form
 from ._errors import NotInActor
 from ._ids import ActorId
 from ._marks import Timer, Waits, Workflow
@@ -145,7 +145,7 @@ async def wait_for_signal(signal: Waits[T], /, *, timeout: timedelta | None = No
             if not scope.expired():
                 raise
             raise SignalTimeout(turn.actor, spec.name, timeout.total_seconds()) from None
-    args, kwargs = readable(spec.decode_json if envelope.form is Form.JSON else spec.decode_call, envelope.payload)
+    args, kwargs = readable(partial(spec.decode, form=envelope.form), envelope.payload)
     values = [*args, *kwargs.values()]
     return values[0] if values else None  # type: ignore[return-value]
 

@@ -398,7 +398,7 @@ def _is_for_successor(awaiter: Awaiter, successor: Envelope | None) -> bool:
 def arguments_digest(definition: Definition, envelope: Envelope) -> bytes:
     """What a workflow's arguments are known by: the same for equal ones; of what cannot be taken apart, its bytes."""
     run = definition.require_workflow()
-    arguments = run.decode_json(envelope.payload) if envelope.form is Form.JSON else run.decode_call(envelope.payload)
+    arguments = run.decode(envelope.payload, envelope.form)
     try:
         return digest(arguments)
     except (RecursionError, TypeError):

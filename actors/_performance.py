@@ -26,8 +26,8 @@ SIGNAL_ATTEMPTS: Final = 3  # a signal is retried at once, so that it does not o
 _AT_ANY_TIME: Final = frozenset({Kind.RESULT, Kind.EMIT, Kind.CANCEL, Kind.TERMINATE})
 _OF_FAMILIES: Final = frozenset({Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})
 
-# What cannot be put aside, since a workflow would wait for it for ever: if it cannot be handled, the actor stands still at it.
-INDISPENSABLE: Final = STARTS | {
+# What cannot be put aside, since a workflow would wait for it for ever.
+_INDISPENSABLE: Final = STARTS | {
     Kind.DECLARED,
     Kind.OUTCOME,
     Kind.REPLY,
@@ -38,6 +38,12 @@ INDISPENSABLE: Final = STARTS | {
     Kind.RENEW,
     Kind.POISONED,
 }
+
+
+def stops_its_actor(kind: Kind, error: BaseException) -> bool:
+    """Whether an actor stands still at a message that has failed so; any other is put aside, as is what its sender got wrong."""
+    is_told = isinstance(error, WrongArguments | UnknownHandler) and kind is not Kind.CONTINUE  # to its sender
+    return kind in _INDISPENSABLE and not is_told
 
 
 @final
@@ -201,8 +207,7 @@ class Performer:
 
     def _fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
         activation.failed = (0, 0)
-        is_told = isinstance(error, WrongArguments | UnknownHandler) and item.envelope.kind is not Kind.CONTINUE  # to its sender
-        if item.envelope.kind in INDISPENSABLE and not is_told:
+        if stops_its_actor(item.envelope.kind, error):
             self._settlement.quarantine(activation, error)
         else:
             self._settlement.fail(activation, item, error, turn, attempts)

@@ -14,11 +14,9 @@ from ..storage import StoreCorrupt
 from ._activation import Activation, new_instance, quarantined
 from ._define import Definition
 from ._dispatch import Dispatcher
-from ._envelope import Form
 from ._epoch import Epoch
 from ._errors import ActorNotFound, ActorQuarantined, DeadLetterNotFound, QueryChangedState
 from ._failure import Failure
-from ._handlers import Handler
 from ._ids import ActorId, Incarnation, actor_id
 from ._info import ActorInfo, DeadLetterInfo, dead_letter_info, info_of
 from ._persistence import (
@@ -136,7 +134,7 @@ class Reader:
         incarnation = NOBODY if snapshot is None else snapshot.incarnation
         turn = Turn(definition, request.target, incarnation, 0, epoch.clock.now(), epoch, read_only=True)
         try:
-            arguments, keywords = _arguments(handler, request)
+            arguments, keywords = handler.decode(request.payload, request.form)
             with epoch.spared() as coroutines:
                 work = partial(run_query, handler, instance, arguments, keywords, turn, coroutines)
                 answer: Any = epoch.watchdog.guard((request.target, request.name), work)
@@ -148,10 +146,6 @@ class Reader:
         if checked and definition.encode_state(instance) != before:
             return Raised(Failure.of(QueryChangedState(request.target, request.name))), True
         return outcome, False
-
-
-def _arguments(handler: Handler, request: Request) -> tuple[Any, Any]:
-    return handler.decode_json(request.payload) if request.form is Form.JSON else handler.decode_call(request.payload)
 
 
 def _readable(actor: ActorId, stored: Stored | DamagedRecord) -> Stored:

@@ -15,16 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar, final
 
+from ...storage import Entry
 from .._activation import Activation
 from .._calls import Call
 from .._coroutines import Coroutines
 from .._define import Definition
-from .._envelope import STARTS, Envelope, Form, Kind
-from .._errors import ActorQuarantined, NonDeterminismError, UnknownActorType, UnknownHandler, WrongArguments
+from .._envelope import STARTS, Envelope, Kind
+from .._errors import ActorQuarantined, NonDeterminismError, UnknownActorType
 from .._failure import Failure
 from .._ids import ActorId
-from .._performance import INDISPENSABLE
-from .._persistence import PREFIX, Reads, Stored, Table, below_actor, read_actors, read_requests, scan_pages, suffix_of
+from .._performance import stops_its_actor
+from .._persistence import Reads, Stored, Table, below_actor, read_actors, read_requests, scan_pages
 from .._records import MAILBOX_ROW, NOTHING, DamagedRecord, MailboxRow, RequestKind, Snapshot, Status
 from .._registry import Registry
 from .._replaying import Replayer
@@ -198,11 +199,11 @@ class Checker:
         await self._replayer.replay(activation)
         self._guarded(activation, activation.forget_instance)
 
-    async def _history(self, actor: ActorId) -> bytes | None:
-        (checkpoint,) = await self._reads.read([PREFIX[Table.CHECKPOINT] + suffix_of(actor)])
-        return checkpoint
+    async def _history(self, actor: ActorId) -> list[Entry]:
+        """Where its log begins."""
+        return await self._reads.scan(below_actor(Table.CHECKPOINT, actor), limit=1)
 
-    async def _is_still(self, actor: ActorId, before: Stored | DamagedRecord, history: bytes | None) -> bool:
+    async def _is_still(self, actor: ActorId, before: Stored | DamagedRecord, history: list[Entry]) -> bool:
         """Whether what was read of a suspended actor, at several moments, was of one history: then only its log may have grown."""
         if isinstance(before, DamagedRecord) or before.snapshot is None or before.snapshot.status is not Status.SUSPENDED:
             return True  # it was one record
@@ -301,9 +302,7 @@ class Checker:
             problem = self._problem(actor, partial(_bind, definition, envelope))
             if problem is not None:
                 finding = self._put_aside(actor, snapshot, _said(envelope), problem)
-                is_told = isinstance(problem, WrongArguments | UnknownHandler) and envelope.kind is not Kind.CONTINUE
-                stops = envelope.kind in INDISPENSABLE and not is_told
-                found.append(finding._replace(concern=Concern.STOPPED) if stops else finding)
+                found.append(finding._replace(concern=Concern.STOPPED) if stops_its_actor(envelope.kind, problem) else finding)
         return found
 
     # --- the user's code ---
@@ -359,12 +358,8 @@ def _place(error: BaseException | None) -> list[str]:
 def _bind(definition: Definition, envelope: Envelope) -> None:
     """Raise what keeps a message from being handled."""
     call = _call_of(definition, envelope)
-    if call is None:
-        return
-    if envelope.form is Form.JSON:
-        call.decode_json(envelope.payload)
-    else:
-        call.decode_call(envelope.payload)
+    if call is not None:
+        call.decode(envelope.payload, envelope.form)
 
 
 def _call_of(definition: Definition, envelope: Envelope) -> Call | None:
