@@ -11,11 +11,10 @@ from typing import Any, Final, NamedTuple, cast, final
 
 import msgspec
 
-from ..storage import below
 from ._envelope import Kind
 from ._errors import ExtraNotInstalled, UnknownActorType, UnknownHandler, WrongArguments
 from ._ids import ActorId
-from ._persistence import PARTITION, Reads, Table, scan_pages
+from ._persistence import Reads, read_registered
 from ._registry import HandlerEntry, RegistryEntry
 
 _ENTRY: Final = msgspec.msgpack.Decoder(RegistryEntry)
@@ -24,8 +23,7 @@ _RAW_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 async def read_registry(reads: Reads) -> list[RegistryEntry]:
     """The types that hosts of the store have served, in order of name and version."""
-    pages = scan_pages(reads, below((PARTITION, Table.REGISTRY)))
-    return [_ENTRY.decode(entry.value) async for page in pages for entry in page]
+    return [_ENTRY.decode(entry) for _, _, entry in await read_registered(reads)]
 
 
 class Listed(NamedTuple):

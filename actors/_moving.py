@@ -10,29 +10,27 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
-from typing import BinaryIO, Final, NamedTuple, cast, final
+from typing import BinaryIO, Final, NamedTuple, final
 
 import anyio
 import msgspec
 
-from ..storage import Batch, Fence, PerdureError, Store, StoreFull, below, open_store, pack, unpack
+from ..storage import Batch, Fence, PerdureError, Store, StoreFull, open_store
 from ._archive import ArchiveWriter, Charged, Row, TypeEntry, Whole, read_archive
 from ._breadcrumb import BreadcrumbFile
-from ._catalogue import read_registry
 from ._clock import SystemClock
 from ._errors import ActorNotFound, UnknownActorType
 from ._ids import ActorId, actor_id
 from ._persistence import (
     PARTITION,
-    PREFIX,
     Reads,
     Table,
     arrival_key,
     put_charge,
     put_registry_entry,
     read_charges,
+    read_registered,
     scan_arrivals,
-    scan_pages,
 )
 from ._records import ARRIVAL_ROW, ArrivalRow, DamagedRecord
 from ._recovery import read_and_charge, read_and_charge_requests
@@ -159,9 +157,9 @@ async def _export(store: Store, file: BinaryIO, arrivals: Arrivals, whose: tuple
     if first is None:
         await _explain_absence(store, whose)
     writer = ArchiveWriter(file, version("perdure"))
-    for entry in await _type_entries(store):
-        if not whose or entry.name == whose[0]:
-            writer.add(entry)
+    for name, number, entry in await read_registered(store):
+        if not whose or name == whose[0]:
+            writer.add(TypeEntry(name, number, entry))
     for charge in await read_charges(store):
         writer.add(Charged(msgspec.structs.replace(charge, epoch=0)))  # epochs of another store mean nothing there
     if first is not None:
@@ -173,16 +171,11 @@ async def _export(store: Store, file: BinaryIO, arrivals: Arrivals, whose: tuple
 
 
 async def _explain_absence(reads: Reads, whose: tuple[str, ...]) -> None:
-    known = dict.fromkeys(entry.name for entry in await read_registry(reads))
+    known = dict.fromkeys(name for name, _, _ in await read_registered(reads))
     if whose and whose[0] not in known:
         raise UnknownActorType(whose[0], known)
     if len(whose) > 1:
         raise ActorNotFound(ActorId(*whose))
-
-
-async def _type_entries(reads: Reads) -> list[TypeEntry]:
-    entries = [entry async for page in scan_pages(reads, below((PARTITION, Table.REGISTRY))) for entry in page]
-    return [TypeEntry(*cast("tuple[str, int]", unpack(entry.key)[2:]), entry.value) for entry in entries]
 
 
 async def _find_arrivals(arrivals: Arrivals, store: Store, fence: Fence, whose: tuple[str, ...]) -> None:
@@ -211,11 +204,14 @@ def _keep(arrivals: Arrivals, row: ArrivalRow | DamagedRecord, raw: bytes, whose
 class _Target:
     """The store that actors come to, owned."""
 
-    def __init__(self, store: Store, fence: Fence, tables: list[Table], arrived: dict[ActorId, list[Row]]) -> None:
+    def __init__(
+        self, store: Store, fence: Fence, tables: list[Table], arrived: dict[ActorId, list[Row]], registered: set[tuple[str, int]]
+    ) -> None:
         self._store = store
         self._fence = fence
         self._tables = tables  # in which there may be something of an actor that comes
         self._arrived = arrived
+        self._registered = registered
         self._batch = Batch()
         self._is_roomy = True
         self._arrivals = 0
@@ -227,7 +223,8 @@ class _Target:
         async for entry, row in scan_arrivals(store):
             if isinstance(row, ArrivalRow):
                 arrived.setdefault(ActorId(row.type, row.key), []).append(_digested(Row(Table.ARRIVAL, b"", entry.value)))
-        return cls(store, fence, await tables_in_use(store), arrived)
+        registered = {(name, number) for name, number, _ in await read_registered(store)}
+        return cls(store, fence, await tables_in_use(store), arrived, registered)
 
     @property
     def has_requests(self) -> bool:
@@ -260,7 +257,7 @@ class _Target:
                     actors += 1
                     rows += len(brought)
                 case TypeEntry():
-                    await self._put_type(each)
+                    self._put_type(each)
                 case Charged():
                     put_charge(self._batch, each.charge)
             if self._batch.size >= BATCH_BYTES:
@@ -284,10 +281,9 @@ class _Target:
             else:
                 put_row(self._batch, whole.actor, row)
 
-    async def _put_type(self, entry: TypeEntry) -> None:
+    def _put_type(self, entry: TypeEntry) -> None:
         """What a host here knows of its types is nearer than what comes."""
-        (there,) = await self._store.read([PREFIX[Table.REGISTRY] + pack((entry.name, entry.version))])
-        if there is None:
+        if (entry.name, entry.version) not in self._registered:
             put_registry_entry(self._batch, entry.name, entry.version, entry.entry)
 
     async def _commit(self) -> None:

@@ -96,6 +96,8 @@ OF_ONE_ACTOR: Final = (
     Table.CHILD,
 )
 
+BY_NUMBER: Final = (Table.STATUS, Table.KEY_EXPIRY, Table.WAKE, Table.RETENTION)  # each row is of an actor, behind a status or a time
+
 PREFIX: Final = {table: keys.pack((PARTITION, table)) for table in Table}
 
 
@@ -119,6 +121,13 @@ def suffix_of(actor: ActorId) -> bytes:
 def below_actor(table: Table, actor: ActorId) -> Range:
     """All rows of one actor in a table."""
     return keys.below((PARTITION, table, *actor))
+
+
+def actor_of(key: bytes) -> ActorId:
+    """Whose row has that key, in a table of OF_ONE_ACTOR or BY_NUMBER."""
+    _, table, *rest = keys.unpack(key)
+    type_name, actor_key = rest[1:3] if table in BY_NUMBER else rest[:2]
+    return ActorId(cast("str", type_name), cast("str", actor_key))
 
 
 def key_digest(idempotency_key: str) -> bytes:
@@ -407,8 +416,7 @@ async def scan_requests(reads: Reads) -> AsyncIterator[tuple[ActorId, RequestRow
     """Everything that actors have asked for and that is not done."""
     async for page in scan_pages(reads, keys.below((PARTITION, Table.REQUEST))):
         for entry in page:
-            _, _, type_name, key, *_ = keys.unpack(entry.key)
-            yield ActorId(cast("str", type_name), cast("str", key)), REQUEST_ROW.read(entry.value)
+            yield actor_of(entry.key), REQUEST_ROW.read(entry.value)
 
 
 async def read_requests(reads: Reads, actor: ActorId) -> list[RequestRow]:
@@ -424,7 +432,7 @@ async def read_due(reads: Reads, table: Table, after: bytes, limit: int) -> list
     entries = await reads.scan(Range(max(after + b"\0", whole.start), whole.stop), limit=limit)
     found: list[tuple[float, ActorId, bytes]] = []
     for entry in entries:
-        _, _, bits, type_name, key = keys.unpack(entry.key)
+        _, _, bits, type_name, key = keys.unpack(entry.key)  # once: thousands are read in a row
         (due,) = struct.unpack(">d", cast("int", bits).to_bytes(8, "big"))
         found.append((due, ActorId(cast("str", type_name), cast("str", key)), entry.key))
     return found
@@ -481,10 +489,10 @@ async def scan_pages(reads: Reads, range_: Range, page: int = PAGE) -> AsyncIter
         range_ = Range(entries[-1].key + b"\0", range_.stop)
 
 
-async def read_registered(reads: Reads) -> list[tuple[str, int]]:
-    """The names and versions of all actor types that hosts of the store have served."""
+async def read_registered(reads: Reads) -> list[tuple[str, int, bytes]]:
+    """(name, version, entry) of all actor types that hosts of the store have served, in that order."""
     pages = scan_pages(reads, keys.below((PARTITION, Table.REGISTRY)))
-    return [cast("tuple[str, int]", keys.unpack(entry.key)[-2:]) async for page in pages for entry in page]
+    return [(*cast("tuple[str, int]", keys.unpack(entry.key)[-2:]), entry.value) async for page in pages for entry in page]
 
 
 async def has_actors(reads: Reads, type_name: str) -> bool:
@@ -496,7 +504,7 @@ async def scan_quarantined(reads: Reads) -> AsyncIterator[tuple[ActorId, Quarant
     """Every actor that stands still, and why."""
     async for page in scan_pages(reads, keys.below((PARTITION, Table.QUARANTINE))):
         for entry in page:
-            yield ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[-2:])), QUARANTINE_ROW.read(entry.value)
+            yield actor_of(entry.key), QUARANTINE_ROW.read(entry.value)
 
 
 async def scan_work(reads: Reads) -> AsyncIterator[ActorId]:
@@ -506,8 +514,7 @@ async def scan_work(reads: Reads) -> AsyncIterator[ActorId]:
         entries = await reads.scan(range_, limit=1)
         if not entries:
             return
-        _, _, type_name, key, *_ = keys.unpack(entries[0].key)
-        actor = ActorId(cast("str", type_name), cast("str", key))
+        actor = actor_of(entries[0].key)
         yield actor
         range_ = Range(below_actor(Table.MAILBOX, actor).stop, range_.stop)
 
@@ -527,7 +534,7 @@ async def scan_actors(reads: Reads, type_name: str | None, status: Status | None
         start = keys.pack((*head, type_name, prefix))[:-1]  # without the end of the text
         range_ = Range(start, start + b"\xff")
     async for page in scan_pages(reads, range_):
-        actors = [ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[-2:])) for entry in page]
+        actors = [actor_of(entry.key) for entry in page]
         yield [actor for actor in actors if actor.key.startswith(prefix)]
 
 
@@ -542,8 +549,7 @@ async def scan_dead_letters(reads: Reads, *whose: str) -> AsyncIterator[tuple[Ac
     range_ = keys.below((PARTITION, Table.DEAD_LETTER, *whose))
     async for page in scan_pages(reads, range_):
         for entry in page:
-            _, _, type_name, key, _, seq = keys.unpack(entry.key)
-            yield ActorId(cast("str", type_name), cast("str", key)), cast("int", seq), _letter(entry)
+            yield actor_of(entry.key), cast("int", keys.unpack(entry.key)[-1]), _letter(entry)
 
 
 def _letter(entry: Entry) -> DeadLetter:

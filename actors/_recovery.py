@@ -98,7 +98,7 @@ def _charged(batch: Batch, actor: ActorId, row: RequestRow, phase: Phase) -> Req
 
 async def put_registry(epoch: Epoch) -> None:
     """Write down which types are hosted, so that tools and clients need no user code; of those, other versions are hosted no more."""
-    for name, version in await read_registered(epoch.commit.overlay):
+    for name, version, _ in await read_registered(epoch.commit.overlay):
         hosted = [each.version for each in epoch.registry.versions(name)]
         if not hosted:
             await _miss(epoch, name)

@@ -20,6 +20,7 @@ from ._persistence import (
     PREFIX,
     Reads,
     Table,
+    actor_of,
     below_actor,
     due_key,
     put_key_row,
@@ -102,7 +103,7 @@ async def scan_rows(reads: Reads, arrivals: Arrivals, *whose: str) -> AsyncItera
 async def _rows(reads: Reads, table: Table, *whose: str) -> AsyncIterator[tuple[ActorId, Row]]:
     async for page in scan_pages(reads, keys.below((PARTITION, table, *whose)), PAGE):
         for entry in page:
-            actor = ActorId(*cast("tuple[str, str]", keys.unpack(entry.key)[2:4]))
+            actor = actor_of(entry.key)
             yield actor, Row(table, entry.key[len(below_actor(table, actor).start) :], entry.value)
 
 

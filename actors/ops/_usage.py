@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from operator import attrgetter
-from typing import Final, NamedTuple, cast, final
+from typing import Final, NamedTuple, final
 
-from ...storage import FileRoom, Range, Room, unpack
-from ...storage.keys import below, pack
+from ...storage import FileRoom, Range, Room, below
 from .._ids import ActorId
-from .._persistence import OF_ONE_ACTOR, PARTITION, PREFIX, Table
+from .._persistence import BY_NUMBER, OF_ONE_ACTOR, PARTITION, PREFIX, Table, actor_of, suffix_of
 
 PAGE: Final = 1_000  # rows, of which keys and sizes are read
 
@@ -41,7 +40,6 @@ KINDS: Final = {
     Table.CHILD: "children",
     Table.RETENTION: "indexes",
 }
-BY_NUMBER: Final = (Table.STATUS, Table.WAKE, Table.KEY_EXPIRY, Table.RETENTION)  # each row is of an actor, and sorts by a number first
 
 
 @final
@@ -145,9 +143,8 @@ def _slices(room: Room, table: Table, type_name: str | None) -> Iterator[_Slice]
         if not (suffix and key.startswith(suffix, len(prefix)) and key[end : end + 1] != b"\xff"):
             if rows:
                 yield _Slice(suffix, actor, table, rows, size)
-            _, _, *address = unpack(key)
-            actor = ActorId(cast("str", address[0]), cast("str", address[1]))
-            suffix, rows, size = pack(actor), 0, 0
+            actor = actor_of(key)
+            suffix, rows, size = suffix_of(actor), 0, 0
         rows, size = rows + 1, size + length
     if rows:
         yield _Slice(suffix, actor, table, rows, size)
@@ -158,7 +155,7 @@ def _measure_others(room: Room, type_name: str | None, kinds: _Tally, types: _Ta
         if table in OF_ONE_ACTOR or (type_name is not None and table not in BY_NUMBER):
             continue
         for key, length in _rows(room, below((PARTITION, table))):
-            of_type = cast("str", unpack(key)[3]) if table in BY_NUMBER else None
+            of_type = actor_of(key).type if table in BY_NUMBER else None
             if type_name in (None, of_type):
                 kinds.add(kind_of(table), 1, length)
             if of_type is not None and type_name in (None, of_type):
