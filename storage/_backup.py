@@ -29,6 +29,7 @@ from ._format import (
     put_in_place,
 )
 from ._protocol import Store
+from ._urls import lmdb_path
 
 if TYPE_CHECKING:
     from ._environment import Environment, Transaction
@@ -61,12 +62,7 @@ def opened_environments(source: Store | str) -> Iterator[tuple[Environment, Envi
     """The main one and the inbox, shared with whoever has them open in this process."""
     from ._environment import acquire  # only who uses LMDB loads it
 
-    url = str(source)
-    if not isinstance(source, str) and not url.startswith("lmdb:"):
-        raise StoreError(url, "it is not in files", "Only LMDB stores have backups.")
-    path = os.path.realpath(url.removeprefix("lmdb:"))
-    if not os.path.exists(path):
-        raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
+    path = lmdb_path(str(source))
     with ExitStack() as opened:
         main = acquire(path, SMALL_MAP)
         opened.callback(main.let_go)

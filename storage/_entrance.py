@@ -55,10 +55,8 @@ def shut(directory: str) -> Iterator[None]:
         raise
     _shut.add(identity)
     try:
-        if os.fstat(
-            inside
-        ).st_size:  # a tool that came by another way, and waits at LMDB's lock, is refused by LMDB; who comes later is not
-            os.pwrite(inside, bytes(8), 0)
+        if os.fstat(inside).st_size:
+            os.pwrite(inside, bytes(8), 0)  # a tool that waits at LMDB's own lock by now is refused by LMDB; who comes later is not
         yield
     finally:
         os.close(inside)

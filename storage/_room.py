@@ -53,7 +53,7 @@ class Room:
         return f"<Room of {self._source}>"
 
     def __enter__(self) -> Self:
-        self._environments = self._opened.enter_context(opened_environments(lmdb_path(self._source)))
+        self._environments = self._opened.enter_context(opened_environments(self._source))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

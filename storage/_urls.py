@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from ._errors import StoreError
+from ._errors import StoreCorrupt, StoreError
 from ._memory import MemoryStore
 from ._protocol import Store
 
@@ -33,13 +33,15 @@ def open_store(url: str, *, create: bool = True) -> Store:
 
 
 def lmdb_path(source: str) -> str:
-    """Where the LMDB store is that is given as its URL or path. Raises StoreError where there is none."""
+    """Where the LMDB store is that is given as its URL or path. Raises StoreError where there is none, StoreCorrupt for half of one."""
     scheme, colon, rest = source.partition(":")
     if colon and scheme != "lmdb" and not os.path.exists(source):
-        raise StoreError(source, "it is not in files", "Only LMDB stores are measured and compacted.")
+        raise StoreError(source, "it is not in files", "Only LMDB stores are copied, measured and compacted.")
     path = os.path.realpath(rest if colon and scheme == "lmdb" else source)
-    if not os.path.exists(os.path.join(path, "data.mdb")):
+    if not os.path.exists(path):
         raise StoreError(f"lmdb:{path}", "there is no store", "Check the path.")
+    if not os.path.exists(os.path.join(path, "data.mdb")):
+        raise StoreCorrupt(path, "data.mdb is missing")
     return path
 
 

@@ -132,7 +132,7 @@ async def test_nothing_is_overwritten_and_nothing_left_behind(store: LmdbStore, 
 
     with pytest.raises(StoreError, match=r"it exists. Name a directory that does not"):
         backup(store, str(tmp_path / "mine"))
-    with pytest.raises(StoreError, match="Only LMDB stores have backups"):
+    with pytest.raises(StoreError, match="Only LMDB stores are copied"):
         backup(MemoryStore(), str(tmp_path / "copy"))
     with pytest.raises(StoreError, match=r"there is no store. Check the path"):
         backup(f"lmdb:{tmp_path}/nowhere", str(tmp_path / "copy"))
