@@ -227,7 +227,8 @@ class _Worker:
         self._process.join()
         ended = _ending(self._process.exitcode)
         if not self._is_ready or self.rest is None:
-            raise CheckFailed(self._task.module, f"a process that was to check actors {ended} before it could begin")
+            problem = f"a process that was to check actors {ended} before it could begin: see what it has printed"
+            raise CheckFailed(self._task.module, problem)
         deadly, is_state = self.rest.actors[0], not self.rest.mail and self.rest.arrivals is None
         self._go_on()
         rest = self.rest

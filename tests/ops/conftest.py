@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from .kiosk import Basket, Note, Till
 
 Command = Callable[..., Result]
+Hosting = Callable[[str], AbstractContextManager["subprocess.Popen[str]"]]
 KIOSK = str(Path(__file__).with_name("kiosk.py"))
 
 
@@ -60,7 +61,7 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def hosting() -> Callable[[str], AbstractContextManager[subprocess.Popen[str]]]:
+def hosting() -> Hosting:
     """Hosts the kiosk in a process of its own, by `perdure run`."""
 
     @contextmanager

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import pytest
 from perdure.actors.ops.cli import _asking
 
-from .conftest import Command
+from .conftest import Command, Hosting
 
-Hosting = Callable[[str], AbstractContextManager["subprocess.Popen[str]"]]
 SAID = {"cancel": "is asked to end", "terminate": "has ended"}
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from perdure.actors.ops.cli import _asking
 
-from .conftest import Command
-
-Hosting = Callable[[str], AbstractContextManager["subprocess.Popen[str]"]]
+from .conftest import Command, Hosting
 
 
 @pytest.fixture

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import anyio
 import pytest
 
-from .conftest import KIOSK, Command, installed, trade
-
-Hosting = Callable[[str], AbstractContextManager["subprocess.Popen[str]"]]
+from .conftest import KIOSK, Command, Hosting, installed, trade
 
 
 def skus(perdure: Command, url: str, key: str) -> list[str]:

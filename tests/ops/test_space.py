@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -15,10 +13,8 @@ from perdure.actors._persistence import Table
 from perdure.actors.ops import _usage
 from perdure.storage import Batch, Range, Room, open_store, pack, unpack
 
-from .conftest import Command
+from .conftest import Command, Hosting
 from .kiosk import Basket, Note, Till
-
-Hosting = Callable[[str], AbstractContextManager["subprocess.Popen[str]"]]
 
 
 def told(perdure: Command, url: str, *arguments: str) -> Any:

@@ -18,8 +18,9 @@ from .._serving import actor_classes, import_named, serve
 from .._tree import Node, node_of
 from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
-from . import _looking, _moving
+from . import _looking
 from ._letters import letters
+from ._moving import back_up, export, import_, restore_backup
 from ._options import AnyKey, AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
 from ._space import compact, du
@@ -31,12 +32,9 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Look at the actors of a store and act on them, host a module's actors, lint their code, or watch a host being killed.",
+    help="Look at the actors of a store and act on them, host a module's actors, check their code, or watch a host being killed.",
 )
 app.add_typer(letters, name="dead-letters")
-for _command in (compact, du):
-    app.command()(_command)
-app.command("check-upgrade")(check_upgrade)
 
 
 def _checked_new_store(url: str | None) -> str | None:
@@ -264,4 +262,11 @@ def lint(
     _linting.report_on(paths, as_json=output is LintFormat.JSON)
 
 
-_moving.add_commands(app)
+# Those that have modules of their own.
+app.command("check-upgrade")(check_upgrade)
+app.command("backup")(back_up)
+app.command("restore")(restore_backup)
+app.command("export")(export)
+app.command("import")(import_)
+app.command("du")(du)
+app.command("compact")(compact)

@@ -18,7 +18,7 @@ import typer
 from ....storage import StoreError, StoreLocked
 from .._tree import printable
 from ._options import AnyKey, AnyType, StoreUrl
-from ._screen import complain, console, counted, perform
+from ._screen import complain, console, counted, perform, size_text
 
 if TYPE_CHECKING:
     from ..._moving import Moved
@@ -31,12 +31,6 @@ FROM_A_BACKUP: Final = (
     "Or export from a backup, restored:\n"
     "    perdure backup COPY --store {store}\n    perdure restore COPY lmdb:OTHER\n    perdure export --store lmdb:OTHER"
 )
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add them to the command line."""
-    for command, name in ((back_up, "backup"), (restore_backup, "restore"), (export, "export"), (import_, "import")):
-        app.command(name)(command)
 
 
 def back_up(target: Annotated[str, typer.Argument(metavar="TARGET", help="A directory that does not exist.")], store: StoreUrl) -> None:
@@ -146,5 +140,5 @@ def _new_file(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def _say(what: str, size: int, began: float, *, to_errors: bool = False) -> None:
-    told = f"{what}: {size / 1e6:,.1f} MB in {time.perf_counter() - began:,.1f} s"
+    told = f"{what}: {size_text(size)} in {time.perf_counter() - began:,.1f} s"
     console(to_errors=to_errors).print(printable(told))

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _ENDS: Final = re.compile(r" +$", re.MULTILINE)
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_SIZES: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 @final
@@ -157,6 +158,14 @@ def span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds * 1000:.0f} ms"
+
+
+def size_text(size: int) -> str:
+    """A number of bytes as people say it."""
+    for unit, name in _SIZES:
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"
 
 
 def counted(number: int, what: str, plural: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,14 +10,12 @@ from rich.console import Console
 from .._view import StoreView
 from ._looking import print_json
 from ._options import AnyType, AsJson, StoreUrl
-from ._screen import console, key_text, perform, table
+from ._screen import console, key_text, perform, size_text, table
 
 if TYPE_CHECKING:
     from .._usage import Share, Usage
 
 Top = Annotated[int, typer.Option(min=0, metavar="N", help="Name so many of the biggest actors.")]
-
-_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def du(store: StoreUrl, type_name: AnyType = None, top: Top = 10, as_json: AsJson = False) -> None:
@@ -58,14 +56,6 @@ def compact(store: StoreUrl, as_json: AsJson = False) -> None:
             console().print(f"{name}: {size_text(before)} before, {size_text(after)} after")
 
     perform(work)
-
-
-def size_text(size: int) -> str:
-    """A number of bytes as people say it."""
-    for unit, name in _UNITS:
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} B"
 
 
 def _json_of(found: Usage) -> dict[str, object]:
