@@ -84,12 +84,12 @@ def busy_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def check(tmp_path: Path, busy_url: str) -> Check:
-    """Checks a module of that text."""
+    """Checks a module of that text, in one process where nothing else is said: each takes a third of a second to begin."""
 
-    def run(*parts: str, store: str = busy_url, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    def run(*parts: str, store: str = busy_url, jobs: int = 1, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         module = tmp_path / "tomorrow.py"
         module.write_text("\n".join(map(dedent, (HEAD, *parts))))
-        command = [installed(), "check-upgrade", str(module), "--store", store, *options]
+        command = [installed(), "check-upgrade", str(module), "--store", store, "--jobs", f"{jobs}", *options]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     return run
@@ -277,7 +277,7 @@ async def test_a_message_that_nobody_can_read_stops_its_actor_or_is_put_aside(ty
 def test_code_that_ends_its_process_costs_no_other_actor(check: Check) -> None:
     deadly = RICHER.replace("return {", "import os; state['cents'] or os._exit(3); return {")
 
-    result = check(deadly, ORDER)
+    result = check(deadly, ORDER, jobs=2)
 
     assert result.returncode == 1
     assert "ended with status 3" in result.stdout
@@ -373,7 +373,7 @@ def test_one_planted_change_among_ten_thousand_actors_is_found_within_ten_second
     anyio.run(trade, url, 9_000, 999, 8)
 
     begun = time.monotonic()
-    result = check(RICHER, WEIGHING, store=url)
+    result = check(RICHER, WEIGHING, store=url, jobs=2)
     seconds = time.monotonic() - begun
 
     assert last_line(result) == "10,000 actors: 998 go on as they are, 9,000 migrate, 1 ended, 1 would be quarantined"
