@@ -139,7 +139,7 @@ async def live(url: str, kind: str, count: int, later: float) -> Told:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["timers", "mailboxes"])
 def test_what_fell_due_while_no_host_ran_does_not_stampede(tmp_path: Path, pytestconfig: pytest.Config, torture: bool, kind: str) -> None:
-    count = 100_000 if torture else 20_000
+    count = 100_000 if torture else 10_000
     command = [sys.executable, "-m", __spec__.name, f"lmdb:{tmp_path}/store", kind, str(count)]
 
     subprocess.run([*command, "0"], cwd=pytestconfig.rootpath, check=True, stdout=subprocess.DEVNULL)

@@ -183,7 +183,7 @@ TROUBLES: Final = [
 ]
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(st.lists(OPS, min_size=1, max_size=2), MESSAGES)
 def test_what_a_program_comes_to_depends_on_no_crash_and_no_eviction(programs: list[Op], messages: list[Message]) -> None:
     numbers = count(1)
