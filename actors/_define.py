@@ -283,13 +283,13 @@ def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     may wait for one actor, and signals that it may keep (default 10,000; None: any number). `dedupe_for`: how long idempotency keys are
     remembered (default: a day). `retry`: for events that were sent and not asked (default: 3 attempts, after about 1 and 2 seconds).
     `max_replay`: messages that may be handled while something of the actor waits (default 50,000); beyond that it is quarantined, and
-    `continue_as_new` is the cure.
-    `stream_limit`: items of a stream that are kept (default 10,000; None: all). `on_poison`: what follows a message that cannot be handled:
-    "skip" (default) puts it into the dead letters, "quarantine" lets the actor stand still at it, "stop" puts it into the dead letters and
-    fails the actor. `supervise`: OneForOne(…), OneForAll(…) or RestForOne(…), for children that fail (default: their parent is told).
-    `cancel_grace`: how long clean-up may take once the actor, or one of its handlers, is asked to end (default 30 s); undoing a saga may
-    take longer. `replays`: older versions whose actors this class goes on with where their code waits, since it would have asked for the
-    same. `retention`: how long an actor is kept once it has ended, with all that is its own (default None: until it is deleted).
+    `continue_as_new` is the cure. `stream_limit`: items of a stream that are kept (default 10,000; None: all). `on_poison`: what follows a
+    message that cannot be handled: "skip" (default) puts it into the dead letters, "quarantine" lets the actor stand still at it, "stop"
+    puts it into the dead letters and fails the actor. `supervise`: OneForOne(…), OneForAll(…) or RestForOne(…), for children that fail
+    (default: their parent is told). `cancel_grace`: how long clean-up may take once the actor, or one of its handlers, is asked to end
+    (default 30 s); undoing a saga may take longer. `replays`: older versions whose actors this class goes on with where their code waits,
+    since it would have asked for the same (default: none). `retention`: how long an actor is kept once it has ended, with all that is its
+    own, as a timedelta (default None: until it is deleted).
     """
     if cls is not None:
         return _defined(cls, Options())

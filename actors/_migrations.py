@@ -36,11 +36,11 @@ class Migrations:
         return version in self._steps
 
     def fingerprint(self, version: int) -> bytes:
-        """What tells the way from a version apart from any other, and from the same one once its code was changed."""
+        """A digest of the migrations that a state of `version` goes through: another one as soon as the code of any is changed."""
         found = self._fingerprints.get(version)
         if found is None:
-            way = [(start, _parts(migration.__code__)) for start, migration in self._steps.items() if start >= version]
-            found = self._fingerprints[version] = digest((self._version, way))
+            chain = [(start, _parts(migration.__code__)) for start, migration in self._steps.items() if start >= version]
+            found = self._fingerprints[version] = digest((self._version, chain))
         return found
 
     def apply(self, state: State, version: int) -> State:

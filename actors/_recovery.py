@@ -101,14 +101,14 @@ async def put_registry(epoch: Epoch) -> None:
     for name, version, _ in await read_registered(epoch.commit.overlay):
         hosted = [each.version for each in epoch.registry.versions(name)]
         if not hosted:
-            await _miss(epoch, name)
+            await _warn_of_unserved(epoch, name)
         elif version not in hosted:
             delete_registry_entry(epoch.commit.batch, name, version)
     for entry in epoch.registry.describe():
         put_registry_entry(epoch.commit.batch, entry.name, entry.version, msgspec.msgpack.encode(entry))
 
 
-async def _miss(epoch: Epoch, name: str) -> None:
+async def _warn_of_unserved(epoch: Epoch, name: str) -> None:
     """Say that actors are there whose type is not: another host may serve it, or it was renamed."""
     if await has_actors(epoch.commit.overlay, name):
         logger.warning(

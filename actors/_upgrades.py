@@ -48,7 +48,7 @@ def seen_today(epoch: Epoch, actor: ActorId, snapshot: Snapshot | None) -> tuple
 
 
 def _migrating(actor: ActorId, snapshot: Snapshot, definition: Definition) -> MessageId:
-    """What is charged if the host dies while the actor is migrated: this way alone, so that one that is mended is tried anew."""
+    """What is charged if the host dies while the actor is migrated: these migrations alone, so that mended ones are tried anew."""
     return MessageId(key_digest(f"{actor} {definition.migrations.fingerprint(snapshot.version).hex()}"))
 
 
