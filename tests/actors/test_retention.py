@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +23,10 @@ from perdure.actors._persistence import PARTITION, Table
 from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain, keys
 
+from .conftest import MakeWorld
+
 pytestmark = pytest.mark.anyio
 
-MakeWorld = Callable[..., Awaitable[World]]
 
 DAY = timedelta(days=1)
 OF_THE_HOST = {Table.HOST, Table.REGISTRY}

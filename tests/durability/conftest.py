@@ -1,4 +1,4 @@
-"""How thorough the durability tests are, and how they tell stories of hosts that are killed."""
+"""How thorough the durability tests are, and how they tell stories of hosts that are killed, and of code that changes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .rig.story import Report
+from .village import Village
 
 AT_ONCE = 2  # stories; each has a host and another process
 COMPLAINTS = "Task was destroyed", "never awaited", "never retrieved"  # of Python, about what nobody has looked after
@@ -23,6 +24,12 @@ TellStories = Callable[..., list[Report]]
 def torture(pytestconfig: pytest.Config) -> bool:
     """Whether the full figures are wanted, which take their time: `make torture`."""
     return bool(pytestconfig.getoption("torture"))
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Village:
+    """One store, around which the code changes."""
+    return Village(tmp_path)
 
 
 @pytest.fixture

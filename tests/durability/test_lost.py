@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -42,11 +41,6 @@ READ: Final = [
     ("rate", "(lost.__module__, lost.__qualname__)", ("wares", "rate")),
     ("Guilder", "lost.__qualname__", "Guilder"),
 ]
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Village:
-    return Village(tmp_path)
 
 
 async def migrated(village: Village, made: str, read: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -32,11 +31,6 @@ WRAPS: Final = ["{}", "[{{'deep': ({},)}}]"]
 
 def made(module: Any, what: str, wrap: str = "{}") -> object:
     return eval(wrap.format(what), vars(module))
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Village:
-    return Village(tmp_path)
 
 
 async def keep(village: Village, what: str, wrap: str = "{}") -> None:

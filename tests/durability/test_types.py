@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -26,11 +25,6 @@ from .village import TILL, Village
 pytestmark = pytest.mark.anyio
 
 KEEPER: Final = TILL.replace("class Till", "class Cashier").replace("Till.", "Cashier.")
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Village:
-    return Village(tmp_path)
 
 
 # --- the class moves, or has another name in Python ---
