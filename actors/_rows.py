@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final, cast, final
 
-from ..storage import Batch, keys
+from ..storage import Batch, Range, keys
 from ._archive import Row
 from ._ids import ActorId
 from ._persistence import (
@@ -26,13 +26,13 @@ from ._persistence import (
     put_key_row,
     put_quarantine,
     put_snapshot,
-    scan_pages,
     suffix_of,
 )
 from ._records import KEY_ROW, QUARANTINE_ROW, SNAPSHOT, KeyRow, QuarantineRow, Snapshot
 
 TABLES: Final = tuple(sorted(OF_ONE_ACTOR))
-PAGE: Final = 64  # rows of each table that are in memory at a time: they may be long
+PAGE: Final = 64  # rows of each table that are in memory at a time, at most
+PAGE_BYTES: Final = 1 << 20  # that these are to have, as far as the ones before them tell: rows may be long
 
 
 @final
@@ -101,10 +101,14 @@ async def scan_rows(reads: Reads, arrivals: Arrivals, *whose: str) -> AsyncItera
 
 
 async def _rows(reads: Reads, table: Table, *whose: str) -> AsyncIterator[tuple[ActorId, Row]]:
-    async for page in scan_pages(reads, keys.below((PARTITION, table, *whose)), PAGE):
-        for entry in page:
+    range_, limit = keys.below((PARTITION, table, *whose)), 4
+    while entries := await reads.scan(range_, limit=limit):
+        for entry in entries:
             actor = actor_of(entry.key)
             yield actor, Row(table, entry.key[len(below_actor(table, actor).start) :], entry.value)
+        range_ = Range(entries[-1].key + b"\0", range_.stop)
+        mean = sum(len(entry.value) for entry in entries) // len(entries)
+        limit = max(1, min(PAGE, PAGE_BYTES // (mean + 1)))
 
 
 def put_row(batch: Batch, actor: ActorId, row: Row) -> None:
