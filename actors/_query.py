@@ -114,11 +114,11 @@ class Reader:
         return outcome
 
     def _query_active(self, activation: Activation, request: Request) -> Outcome:
+        if not activation.fitted and activation.status is not Status.SUSPENDED:
+            self._dispatcher.upgrades.fit(activation)
         refusal = activation.refusal()
         if refusal is not None:
             raise refusal
-        if not activation.fitted and activation.status is not Status.SUSPENDED:
-            self._dispatcher.upgrades.fit(activation)
         instance = activation.instance(self._epoch)
         outcome, changed = self._run(activation.definition, instance, request, activation.snapshot)
         if changed:

@@ -75,6 +75,7 @@ class Upgrades:
             if snapshot is not None and is_outdated(snapshot, activation.definition):
                 self._migrate(activation)
         except ActorQuarantined as error:
+            activation.fitted = True  # no message brings it a version that is not here
             self._refuse(activation, error)
             return
         activation.unfit = None

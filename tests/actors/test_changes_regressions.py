@@ -1,0 +1,117 @@
+"""Changes, regressions: what once went wrong when versions, patches and retention met something else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perdure.actors import (
+    MigrationFailed,
+    durable_actor,
+    migrate,
+    on_event,
+    query,
+    send_signal,
+    signal,
+    wait_for_signal,
+)
+from perdure.actors.testing import World
+
+pytestmark = pytest.mark.anyio
+
+MakeWorld = Callable[..., Awaitable[World]]
+Deploy = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Deploy:
+    """A host of one store with the classes given, and no others: each call is another deploy."""
+
+    @asynccontextmanager
+    async def deployed(*types: type, **options: Any) -> AsyncIterator[World]:
+        async with World(types, store=f"lmdb:{tmp_path}/store", **options) as world:
+            yield world
+            await world.settled()
+
+    return deployed
+
+
+@durable_actor(name="Tally")
+class Tally1:
+    go = signal()
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @on_event
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+    @on_event
+    async def add_later(self) -> None:
+        await wait_for_signal(Tally1.go)
+        self.count += 1
+
+
+def tally(migration: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    @durable_actor(name="Tally", version=2)
+    class Tally:
+        go = signal()
+        from_1 = migrate(1)(staticmethod(migration))
+
+        def __init__(self) -> None:
+            self.total = 0
+
+        @on_event
+        def add(self) -> int:
+            self.total += 1
+            return self.total
+
+        @query
+        def attributes(self) -> dict[str, Any]:
+            return dict(vars(self))
+
+    return Tally
+
+
+def leave(state: dict[str, Any]) -> dict[str, Any]:
+    raise SystemExit(state)
+
+
+def hang(state: dict[str, Any]) -> dict[str, Any]:
+    begun = time.monotonic()
+    while time.monotonic() < begun + 5:
+        pass
+    return state
+
+
+@pytest.mark.parametrize("migration", [leave, hang])
+async def test_a_migration_that_leaves_or_hangs_stops_its_actor_alone(deploy: Deploy, migration: Any) -> None:
+    async with deploy(Tally1) as world:
+        await world.ref(Tally1, "old").ask(Tally1.add)
+
+    async with deploy(now := tally(migration), turn_limit=0.2) as world:
+        with pytest.raises(MigrationFailed, match=r"SystemExit|TurnDidNotEnd"):
+            await world.ref(now, "old").query(now.attributes)
+        with pytest.raises(MigrationFailed, match=r"SystemExit|TurnDidNotEnd"):
+            await world.ref(now, "old").ask(now.add)
+
+        assert await world.ref(now, "new").ask(now.add) == 1
+
+
+async def test_no_query_reads_a_state_that_could_not_be_migrated(deploy: Deploy) -> None:
+    async with deploy(Tally1) as world:
+        await world.ref(Tally1, "t").send_event(Tally1.add_later)
+        await world.settled()
+
+    async with deploy(Tally1, now := tally(lambda state: {"total": state["sum"]})) as world:
+        await send_signal(world.ref(now, "t"), now.go)
+        await world.settled()
+
+        with pytest.raises(MigrationFailed, match="sum"):
+            await world.ref(now, "t").query(now.attributes)
