@@ -149,7 +149,7 @@ class Turn:
 
         Code that runs first is the new one, and it is recorded that it ran; where a replay finds no such record, the old one ran.
         """
-        found = decided.get(change)
+        found = None if self.read_only else decided.get(change)  # of what reads, it would say what another's turn has left
         if found is None:
             found = self.recorded is None or self.recorded.holds(RequestKind.PATCH, change)
             if found:

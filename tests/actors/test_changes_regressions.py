@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from perdure.actors import (
     MigrationFailed,
+    NotDurable,
     durable_actor,
     migrate,
     on_event,
+    patched,
     query,
     send_signal,
     signal,
@@ -115,3 +117,23 @@ async def test_no_query_reads_a_state_that_could_not_be_migrated(deploy: Deploy)
 
         with pytest.raises(MigrationFailed, match="sum"):
             await world.ref(now, "t").query(now.attributes)
+
+
+@durable_actor
+class Asking:
+    @on_event
+    def asks(self) -> bool:
+        return patched("x")
+
+    @query
+    def reads(self) -> bool:
+        return patched("x")
+
+
+async def test_a_query_never_learns_what_another_actor_was_told_of_a_patch(make_world: MakeWorld) -> None:
+    world = await make_world(Asking)
+
+    assert await world.ref(Asking, "a").ask(Asking.asks)
+
+    with pytest.raises(NotDurable, match="patch x"):
+        await world.ref(Asking, "b").query(Asking.reads)
