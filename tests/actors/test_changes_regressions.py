@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from perdure.actors import (
     send_signal,
     signal,
     wait_for_signal,
+    workflow,
 )
 from perdure.actors.testing import World
 
@@ -137,3 +140,23 @@ async def test_a_query_never_learns_what_another_actor_was_told_of_a_patch(make_
 
     with pytest.raises(NotDurable, match="patch x"):
         await world.ref(Asking, "b").query(Asking.reads)
+
+
+@durable_actor(retention=timedelta(hours=1))
+class Brief:
+    @workflow
+    async def run(self) -> str:
+        return "done"
+
+
+async def test_a_start_by_key_beside_retention_is_answered_whenever_it_is_repeated(make_world: MakeWorld) -> None:
+    world = await make_world(Brief, max_active=0)
+    await (await world.start(Brief.run, "b")).result()
+    world.clock.move_to(world.clock.now() + 7200)
+    starting = world.options(idempotency_key="k")
+
+    await asyncio.gather(starting.start(Brief.run, "b"), world.runtime.sweep())
+    await world.advance(timedelta(minutes=1))
+
+    async with asyncio.timeout(5):
+        await starting.start(Brief.run, "b")
