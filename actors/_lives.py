@@ -114,6 +114,7 @@ class Lives:
         """Another life, with a fresh state; the calls of signal handlers that came while none could be made are made in it."""
         deferred = draft.take_deferred()
         activation.restart(incarnation, draft.record())
+        activation.definition = self._books.epoch.registry.require(activation.actor.type)
         assert activation.mailbox is not None
         for signal in deferred:
             activation.mailbox.append(signal.envelope)

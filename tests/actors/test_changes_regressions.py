@@ -160,3 +160,24 @@ async def test_a_start_by_key_beside_retention_is_answered_whenever_it_is_repeat
 
     async with asyncio.timeout(5):
         await starting.start(Brief.run, "b")
+
+
+def visit(version: int) -> Any:
+    @durable_actor(name="Visit", version=version)
+    class Visit:
+        @workflow
+        async def run(self) -> str:
+            return f"under version {version}"
+
+    return Visit
+
+
+async def test_what_is_started_anew_begins_under_the_highest_version(deploy: Deploy) -> None:
+    old, new = visit(1), visit(2)
+    async with deploy(old) as world:
+        await (await world.start(old.run, "v")).result()
+
+    async with deploy(old, new) as world:
+        again = await world.options(if_exists="restart").start(new.run, "v")
+
+        assert await again.result() == "under version 2"
