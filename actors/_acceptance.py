@@ -22,9 +22,9 @@ from ._upgrades import Upgrades
 
 FOR_THE_LIVING: Final = frozenset({Kind.EVENT, Kind.SIGNAL, Kind.DECLARED})  # what the workflow's end leaves nobody to take
 OF_ONE_LIFE: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
-MAKING_NO_ACTOR: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN})
+MAKING_NO_ACTOR: Final = frozenset({Kind.EMIT, Kind.CHILD_EXIT, Kind.RENEW, Kind.SETTLE, Kind.ORPHAN, Kind.RESULT})
 KEPT_BEYOND: Final = frozenset({Table.KEY})  # an actor whose retention has passed
-MAYBE_EARLY: Final = frozenset({Kind.RENEW, Kind.ORPHAN})  # of those: the child that they are for may be about to begin
+MAYBE_EARLY: Final = frozenset({Kind.RENEW, Kind.ORPHAN, Kind.RESULT})  # of those: whom they are for may be about to begin
 
 
 @final
@@ -127,6 +127,8 @@ class Acceptance:
         ):
             if envelope.kind is Kind.CHILD_EXIT:
                 self._settlement.lives.families.disown(activation.actor, envelope)
+            elif envelope.kind is Kind.RESULT:
+                self._settlement.books.telling.answer(activation, delivery, self._settlement.lives.no_result(activation, envelope))
             return None  # it was deleted meanwhile
         seq = activation.mailbox.append(envelope)
         if delivery.answered is not None:

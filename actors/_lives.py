@@ -17,7 +17,7 @@ from ._define import Definition
 from ._digest import digest
 from ._endings import Continued, Ended, Ending, LifeEnd, Renewed
 from ._envelope import Awaiter, Envelope, Form, Kind, Parent
-from ._errors import ActorNotFound
+from ._errors import ActorCompleted, ActorNotFound
 from ._failure import Failure
 from ._families import Families, outcome_for
 from ._ids import ActorId, Incarnation, MessageId, continued, first_incarnation, life_of, renewed, sent_id
@@ -86,8 +86,9 @@ class Lives:
         return False
 
     def _not_the_child(self, activation: Activation, envelope: Envelope) -> Outcome:
-        """The outcome of a child that could not begin, since its key was taken, or that somebody else has begun anew."""
-        failed = Raised(Failure.of(_taken(activation)))
+        """The outcome of a child that could not begin, since its key was taken, that somebody else has begun anew, or that is gone."""
+        gone = activation.standing.run is None  # deleted, or its retention has passed: what it came to is not known any more
+        failed = Raised(Failure.of(ActorCompleted(activation.actor) if gone else _taken(activation)))
         parent = None if envelope.asker is None else Parent(*envelope.asker[:2], MessageId(envelope.payload), Kind.CANCEL)
         return outcome_for(activation.actor, parent, envelope.asker, failed)
 
@@ -346,19 +347,23 @@ class Lives:
 
     # --- results ---
 
+    def no_result(self, activation: Activation, envelope: Envelope) -> Outcome:
+        """What is told to whoever asks for the result of what has not begun, or is gone."""
+        if envelope.payload:
+            return self._not_the_child(activation, envelope)
+        return refusal(WorkflowNotStarted(activation.actor))
+
     def await_result(self, activation: Activation, item: Item, turn: Turn) -> None:
         """Tell the workflow's outcome to whoever asks for it, now or once it has ended."""
         standing, envelope = activation.standing, item.envelope
         run = standing.run
-        if envelope.payload and not _is_child_of(standing, envelope.payload):
+        if run is None or (envelope.payload and not _is_child_of(standing, envelope.payload)):
             self._books.skip(activation, item, turn)
-            self._books.telling.conclude(activation, item.seq, envelope, self._not_the_child(activation, envelope))
+            self._books.telling.conclude(activation, item.seq, envelope, self.no_result(activation, envelope))
             return
-        if run is None or (run.outcome is not None and not standing.is_waiting):
-            outcome = refusal(WorkflowNotStarted(activation.actor)) if run is None else run.outcome
-            assert outcome is not None
+        if run.outcome is not None and not standing.is_waiting:
             self._books.skip(activation, item, turn)
-            told = outcome_for(activation.actor, standing.parent, envelope.asker, outcome)
+            told = outcome_for(activation.actor, standing.parent, envelope.asker, run.outcome)
             self._books.telling.conclude(activation, item.seq, envelope, told)
             return
         if envelope.asker is not None or envelope.reply_to is not None:

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 from perdure.actors import (
+    ActorFailed,
+    ActorNotFound,
+    ChildFailed,
     MigrationFailed,
     NotDurable,
+    WorkflowNotStarted,
     durable_actor,
     migrate,
     on_event,
@@ -21,6 +25,7 @@ from perdure.actors import (
     query,
     send_signal,
     signal,
+    spawn,
     wait_for_signal,
     workflow,
 )
@@ -160,6 +165,40 @@ async def test_a_start_by_key_beside_retention_is_answered_whenever_it_is_repeat
 
     async with asyncio.timeout(5):
         await starting.start(Brief.run, "b")
+
+
+@durable_actor
+class Household:
+    go = signal()
+
+    @workflow
+    async def run(self) -> str:
+        child = spawn(Brief.run, "child")
+        await wait_for_signal(Household.go)
+        return await child.result()
+
+
+async def test_a_parent_that_asks_too_late_hears_that_its_child_has_gone(make_world: MakeWorld) -> None:
+    world = await make_world(Household, Brief)
+    parent = await world.start(Household.run, "p")
+    await world.advance(timedelta(hours=2))
+
+    await send_signal(parent, Household.go)
+
+    with pytest.raises(ActorFailed) as failed:
+        await parent.result()
+    assert isinstance(failed.value.__cause__, ChildFailed)
+    assert "Brief/child has ended, or was deleted" in str(failed.value.__cause__)
+
+
+async def test_asking_for_the_result_of_nobody_makes_nobody(make_world: MakeWorld) -> None:
+    world = await make_world(Brief)
+
+    with pytest.raises(WorkflowNotStarted):
+        await world.ref(Brief.run, "b").result()
+
+    with pytest.raises(ActorNotFound):
+        await world.ref(Brief, "b").info()
 
 
 def visit(version: int) -> Any:
