@@ -6,7 +6,7 @@ Their idempotency keys outlive them, until they expire: a message sent again is 
 from __future__ import annotations
 
 import logging
-from typing import final
+from typing import Final, final
 
 from ._activation import Delivery
 from ._dispatch import Dispatcher
@@ -14,7 +14,9 @@ from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import UnknownActorType
 from ._ids import ActorId, MessageId
-from ._persistence import PAGE, Table, read_due
+from ._persistence import Table, read_due
+
+AT_ONCE: Final = 64  # actors that are forgotten with one batch: each adds a dozen ranges to it, which every read looks through
 
 logger = logging.getLogger("perdure.actors")
 
@@ -37,14 +39,15 @@ class Retention:
         """Forget all whose time has passed by now; returns when the last of them is under way."""
         now, place = self._epoch.clock.now(), b""
         while True:
-            rows = await read_due(self._epoch.commit.overlay, Table.RETENTION, place, PAGE)
+            rows = await read_due(self._epoch.commit.overlay, Table.RETENTION, place, AT_ONCE)
             for due, actor, _ in rows:
                 if due > now:
                     return
                 self._retire(actor, due, now)
-            if len(rows) < PAGE:
+            if len(rows) < AT_ONCE:
                 return
             place = rows[-1][2]
+            await self._epoch.commit.settled()
             await self._dispatcher.room()
 
     def _retire(self, actor: ActorId, due: float, now: float) -> None:

@@ -50,7 +50,7 @@ class Overlay:
         rest = range_
         while len(found) < limit:
             page = await self._store.scan(rest, limit=limit, reverse=reverse)
-            found += (e for e in page if e.key not in staged and not any(e.key in r for layer in layers for r in layer.ranges))
+            found += (e for e in page if e.key not in staged and not any(_is_deleted(layer, e.key) for layer in layers))
             if len(page) < limit:
                 break
             last = page[-1].key
@@ -62,16 +62,24 @@ def _through(layers: tuple[Batch, ...], key: bytes, value: bytes | None) -> byte
     for layer in reversed(layers):
         if key in layer.puts:
             return layer.puts[key]
-        if any(key in range_ for range_ in layer.ranges):
+        if _is_deleted(layer, key):
             return None
     return value
 
 
 def _staged(layers: tuple[Batch, ...], range_: Range) -> dict[bytes, bytes | None]:
+    start, stop = range_
     staged: dict[bytes, bytes | None] = {}
     for layer in layers:
-        for deleted in layer.ranges:
-            for key in [key for key in staged if key in deleted]:
-                del staged[key]
-        staged.update((key, value) for key, value in layer.puts.items() if key in range_)
+        for key in [key for key in staged if _is_deleted(layer, key)]:
+            del staged[key]
+        staged.update([(key, value) for key, value in layer.puts.items() if start <= key < stop])
     return staged
+
+
+def _is_deleted(layer: Batch, key: bytes) -> bool:
+    """Whether it is in a range that a batch deletes; compared here, since a batch may have thousands of them."""
+    for start, stop in layer.ranges:  # noqa: SIM110  a third of the time of any()
+        if start <= key < stop:
+            return True
+    return False

@@ -29,7 +29,12 @@ from perdure.actors import (
     wait_for_signal,
     workflow,
 )
+from perdure.actors._acceptance import KEPT_BEYOND
+from perdure.actors._persistence import OF_ONE_ACTOR
+from perdure.actors._retention import AT_ONCE
 from perdure.actors.testing import World
+from perdure.actors.testing._store import UnsteadyStore
+from perdure.storage import Batch, Fence
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +170,31 @@ async def test_a_start_by_key_beside_retention_is_answered_whenever_it_is_repeat
 
     async with asyncio.timeout(5):
         await starting.start(Brief.run, "b")
+
+
+@pytest.fixture
+def deleted_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many ranges were deleted by each commit."""
+    counts: list[int] = []
+    commit = UnsteadyStore.commit
+
+    async def counted(store: UnsteadyStore, batch: Batch, fence: Fence) -> bool:
+        counts.append(len(batch.ranges))
+        return await commit(store, batch, fence)
+
+    monkeypatch.setattr(UnsteadyStore, "commit", counted)
+    return counts
+
+
+async def test_retention_forgets_a_few_at_a_time_however_many_there_are(make_world: MakeWorld, deleted_at_once: list[int]) -> None:
+    world = await make_world(Brief)
+    await asyncio.gather(*(world.start(Brief.run, str(number)) for number in range(300)))
+
+    await world.advance(timedelta(hours=2))
+
+    of_one = len({*OF_ONE_ACTOR} - KEPT_BEYOND)
+    assert sum(deleted_at_once) == 300 * of_one
+    assert max(deleted_at_once) <= 2 * AT_ONCE * of_one  # every read looks through all of them
 
 
 @durable_actor
