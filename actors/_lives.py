@@ -326,6 +326,7 @@ class Lives:
         if activation.failure is not None:
             delete_quarantine(self._books.epoch.commit.batch, activation.suffix)
             activation.failure = None
+            activation.fitted = False  # what keeps it from going on keeps its state from being read, too
         self._books.discharge(activation.decoding)
         reason = envelope.payload.decode()
         outcome = refusal(ActorCancelled(activation.actor, f"terminated: {reason}" if reason else "terminated"))

@@ -132,6 +132,18 @@ async def test_no_query_reads_a_state_that_could_not_be_migrated(deploy: Deploy)
             await world.ref(now, "t").query(now.attributes)
 
 
+async def test_no_query_reads_the_state_of_what_was_terminated_for_want_of_its_version(deploy: Deploy) -> None:
+    async with deploy(Tally1) as world:
+        await world.ref(Tally1, "t").send_event(Tally1.add_later)
+        await world.settled()
+
+    async with deploy(now := tally(lambda state: {"total": state["sum"]})) as world:
+        await world.ref(now, "t").terminate()
+
+        with pytest.raises(MigrationFailed, match="sum"):
+            await world.ref(now, "t").query(now.attributes)
+
+
 @durable_actor
 class Asking:
     @on_event
