@@ -98,7 +98,7 @@ class Upgrades:
     def _refuse(self, activation: Activation, error: ActorQuarantined) -> None:
         if activation.status.is_end or activation.standing.is_waiting:
             activation.unfit = error
-        elif activation.failure is None or activation.failure.text != str(error):  # it may stand still for another reason than yesterday
+        elif activation.failure is None or activation.failure.text != Failure.of(error).text:  # it may be another reason than yesterday
             self._settlement.quarantine(activation, error)
 
     def _migrate(self, activation: Activation) -> None:

@@ -17,6 +17,7 @@ from perdure.actors import (
     ChildFailed,
     MigrationFailed,
     NotDurable,
+    VersionMismatch,
     WorkflowNotStarted,
     durable_actor,
     migrate,
@@ -94,6 +95,13 @@ def tally(migration: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     return Tally
 
 
+@durable_actor(name="Tally", version=2)
+class Unprepared:
+    @on_event
+    def add(self) -> int:
+        return 0
+
+
 def leave(state: dict[str, Any]) -> dict[str, Any]:
     raise SystemExit(state)
 
@@ -130,6 +138,18 @@ async def test_no_query_reads_a_state_that_could_not_be_migrated(deploy: Deploy)
 
         with pytest.raises(MigrationFailed, match="sum"):
             await world.ref(now, "t").query(now.attributes)
+
+
+async def test_what_stands_still_says_what_is_wrong_with_the_newest_deploy(deploy: Deploy) -> None:
+    async with deploy(Tally1) as world:
+        await world.ref(Tally1, "t").ask(Tally1.add)
+    async with deploy(Unprepared) as world:
+        with pytest.raises(VersionMismatch):
+            await world.ref(Unprepared, "t").ask(Unprepared.add)
+
+    async with deploy(now := tally(lambda state: {"total": state["sum"]})) as world:
+        with pytest.raises(MigrationFailed, match="sum"):
+            await world.ref(now, "t").ask(now.add)
 
 
 async def test_no_query_reads_the_state_of_what_was_terminated_for_want_of_its_version(deploy: Deploy) -> None:
