@@ -223,15 +223,16 @@ class State:
     def decode(self, data: bytes) -> Any:
         """A new instance with these attributes; transient ones are not set. Raises NotDeserializable."""
         instance = self._layout.blank()
+        codec = writer_of(data, self._codec)  # a version with another codec may have written what this one replays
         _current.instance = instance
         try:
-            attributes = self._codec.decode(data)
+            attributes = codec.decode(data)
         finally:
             _current.instance = None
         if not isinstance(attributes, dict):
-            raise NotDeserializable(self._codec.name, f"it is no state of {self._cls.__qualname__}")
-        if isinstance(self._codec, MsgspecCodec):
-            attributes = self._converted(attributes, self._codec)
+            raise NotDeserializable(codec.name, f"it is no state of {self._cls.__qualname__}")
+        if isinstance(codec, MsgspecCodec):
+            attributes = self._converted(attributes, codec)
         self._fill(instance, attributes)
         return instance
 

@@ -282,3 +282,40 @@ async def test_what_is_started_anew_begins_under_the_highest_version(deploy: Dep
         again = await world.options(if_exists="restart").start(new.run, "v")
 
         assert await again.result() == "under version 2"
+
+
+def letter(version: int, codec: str, *replays: int) -> Any:
+    @durable_actor(name="Letter", version=version, codec=codec, replays=replays)
+    class Letter:
+        signed = signal(str)
+
+        def __init__(self) -> None:
+            self.drafts = 0
+
+        @on_event
+        def revise(self) -> int:
+            self.drafts += 1
+            return self.drafts
+
+        @workflow
+        async def run(self) -> str:
+            by = await wait_for_signal(Letter.signed)
+            return f"{self.drafts} by {by}"
+
+    return Letter
+
+
+@pytest.mark.parametrize(("then", "now"), [("pickle", "msgspec"), ("msgspec-json", "pickle"), ("msgspec", "msgspec-json")])
+async def test_code_that_waits_is_replayed_whichever_codec_wrote_its_state(deploy: Deploy, then: str, now: str) -> None:
+    old, new = letter(1, then), letter(2, now, 1)
+    async with deploy(old) as world:
+        await world.ref(old, "l").ask(old.revise)
+        await world.start(old.run, "l")
+        await world.settled()
+
+    async with deploy(new, max_active=0) as world:
+        written = await world.start(new.run, "l")  # it has begun
+        await written.ask(new.revise)
+        await send_signal(written, new.signed, "ada")
+
+        assert await written.result() == "2 by ada"
