@@ -210,9 +210,9 @@ def patched(change: str, /) -> bool:
         if patched("fee"):
             await charge_fee(order)  # what is new
 
-    The answer is recorded with the first asking, and is the same until nothing of the actor waits any more, or it continues as new. The
-    question may be removed, with the old code, once no actor waits that was begun before the change. Raises NotInActor, NotDurable in a
-    query.
+    The answer is recorded with the first asking, and is the same until nothing of the actor waits any more, or it continues as new. A
+    change of a later deploy takes another name: of this one, an actor may have been told otherwise. The question may be removed, with the
+    old code, once no actor waits that was begun before the change. Raises NotInActor, NotDurable in a query.
     """
     coroutines, turn = ambient("patched()")
     return turn.patched(change, coroutines.patches)
