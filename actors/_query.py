@@ -107,7 +107,9 @@ class Reader:
         return stored.snapshot
 
     async def _query_passive(self, request: Request) -> Outcome:
-        snapshot = await self._snapshot(request.target)
+        return self._query_snapshot(await self._snapshot(request.target), request)
+
+    def _query_snapshot(self, snapshot: Snapshot | None, request: Request) -> Outcome:
         definition, snapshot = seen_today(self._epoch, request.target, snapshot)
         instance = new_instance(definition, request.target, snapshot, self._epoch)
         outcome, _ = self._run(definition, instance, request, snapshot)
@@ -119,6 +121,8 @@ class Reader:
         refusal = activation.refusal()
         if refusal is not None:
             raise refusal
+        if activation.needs_replay:
+            return self._query_snapshot(activation.snapshot, request)
         instance = activation.instance(self._epoch)
         outcome, changed = self._run(activation.definition, instance, request, activation.snapshot)
         if changed:

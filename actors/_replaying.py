@@ -68,14 +68,15 @@ class Replayer:
         try:
             time = await self._time_of(activation, checkpoint)
             turn = Turn(activation.definition, activation.actor, snapshot.incarnation, 0, time, self._surroundings, read_only=True)
-            state = self._state_before(activation, checkpoint, coroutines)
+            state = self._state_today(activation, checkpoint.snapshot, coroutines)
+            expected = self._state_today(activation, snapshot, coroutines)
             instance = self._guarded(activation, partial(revive, activation.definition, state, turn, coroutines))
             async for entries in self._log(activation):
                 while entries:
                     self._guarded(activation, partial(self._handle_some, activation, instance, entries, coroutines))
                     if entries:
                         await asyncio.sleep(0)
-            self._compare(activation, instance, snapshot)
+            self._compare(activation, instance, expected)
         except BaseException as error:
             coroutines.evict()
             if isinstance(error, ActorQuarantined):
@@ -83,11 +84,14 @@ class Replayer:
             raise
         activation.adopt(instance, coroutines)
 
-    def _state_before(self, activation: Activation, checkpoint: Checkpoint, coroutines: Coroutines) -> bytes:
-        """The state in which the log began; of another version it is migrated, where there is a path."""
-        before, definition = checkpoint.snapshot, activation.definition
+    def _state_today(self, activation: Activation, before: Snapshot | None, coroutines: Coroutines) -> bytes:
+        """The state of a snapshot; of another version it is migrated, where there is a path.
+
+        Only for this replay: what is stored stays as it was until a turn is taken, so that the code of before can still take it back.
+        """
         if before is None or not before.state:
             return b""
+        definition = activation.definition
         if before.version != definition.version and definition.migrations.lead_from(before.version):
             work = partial(migrate, definition, activation.actor, before, self._surroundings, coroutines)
             before = self._guarded(activation, work)
@@ -132,12 +136,12 @@ class Replayer:
         turn.attempt = entry.attempt
         replay_turn(activation.definition, instance, entry, turn, coroutines)
 
-    def _compare(self, activation: Activation, instance: object, snapshot: Snapshot) -> None:
+    def _compare(self, activation: Activation, instance: object, expected: bytes) -> None:
         definition = activation.definition
-        if definition.encode_state(instance) == snapshot.state:
+        if definition.encode_state(instance) == expected:
             return
         try:
-            patched = definition.mend_state(instance, snapshot.state)
+            patched = definition.mend_state(instance, expected)
         except StateDiffers as differs:
             raise ActorQuarantined(activation.actor, str(differs)) from None
         for path in patched:

@@ -19,7 +19,7 @@ from ._envelope import Envelope
 from ._handlers import Handler
 from ._ids import ActorId
 from ._journal import TurnStopped
-from ._records import NOTHING, Asked, LogEntry, Snapshot, Status
+from ._records import Asked, LogEntry, Snapshot
 from ._turn import Surroundings, Turn
 from ._version_errors import MigrationFailed
 
@@ -81,12 +81,7 @@ def migrate(definition: Definition, actor: ActorId, snapshot: Snapshot, surround
     except BaseException as error:
         said = f"{type(error).__name__}: {error}"
         raise MigrationFailed(actor, snapshot.version, definition.version, said) from error
-    migrated = msgspec.structs.replace(snapshot, version=definition.version, state=state)
-    if snapshot.status is not Status.SUSPENDED:
-        return migrated
-    standing = snapshot.standing or NOTHING
-    standing = msgspec.structs.replace(standing, past=[snapshot.version, *standing.past])
-    return msgspec.structs.replace(migrated, standing=standing)
+    return msgspec.structs.replace(snapshot, version=definition.version, state=state)
 
 
 def run_query(handler: Handler, instance: object, arguments: Any, keywords: Any, turn: Turn, coroutines: Coroutines) -> Any:

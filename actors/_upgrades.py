@@ -70,9 +70,11 @@ class Upgrades:
         if activation.damaged or (activation.failure is not None and not is_of_versions(activation.failure)):
             return
         snapshot = activation.snapshot
+        waits = snapshot is not None and snapshot.status is Status.SUSPENDED
         try:
             activation.definition = version_for(self._epoch.registry, activation.actor, snapshot)
-            if snapshot is not None and is_outdated(snapshot, activation.definition):
+            is_old = snapshot is not None and is_outdated(snapshot, activation.definition)
+            if is_old and not waits:
                 self._migrate(activation)
         except ActorQuarantined as error:
             activation.fitted = True  # no message brings it a version that is not here
@@ -83,7 +85,7 @@ class Upgrades:
             logger.warning("%s goes on with version %d", activation.actor, activation.definition.version)
             self._settlement.release(activation)
         is_current = activation.definition is self._epoch.registry.require(activation.actor.type)
-        activation.fitted = is_current or activation.status is not Status.SUSPENDED
+        activation.fitted = not waits or (is_current and not is_old)  # what is replayed is migrated only for that
 
     def retry(self, activation: Activation) -> Outcome:
         """Let a quarantined actor go on with the message that it stood still at, if a version can."""

@@ -182,13 +182,12 @@ class Checker:
 
     async def _bring_back(self, actor: ActorId, snapshot: Snapshot) -> tuple[Verdict, Definition]:
         definition = version_for(self._registry, actor, snapshot)
-        verdict = Verdict.GOES_ON
-        if is_outdated(snapshot, definition):
-            verdict = Verdict.MIGRATES
-            snapshot = self._run(actor, partial(migrate, definition, actor, snapshot, self._lent))
+        verdict = Verdict.MIGRATES if is_outdated(snapshot, definition) else Verdict.GOES_ON
         if snapshot.status is Status.SUSPENDED:
             await self._replay(definition, actor, snapshot)
             return verdict, definition
+        if verdict is Verdict.MIGRATES:
+            snapshot = self._run(actor, partial(migrate, definition, actor, snapshot, self._lent))
         turn = Turn(definition, actor, snapshot.incarnation, 0, snapshot.updated, self._lent, read_only=True)
         self._run(actor, partial(revive, definition, snapshot.state, turn))
         return Verdict.ENDED if snapshot.status.is_end else verdict, definition

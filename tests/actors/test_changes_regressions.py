@@ -16,10 +16,12 @@ from perdure.actors import (
     ActorNotFound,
     ChildFailed,
     MigrationFailed,
+    NonDeterminismError,
     NotDurable,
     VersionMismatch,
     WorkflowNotStarted,
     durable_actor,
+    emit,
     migrate,
     on_event,
     patched,
@@ -319,3 +321,46 @@ async def test_code_that_waits_is_replayed_whichever_codec_wrote_its_state(deplo
         await send_signal(written, new.signed, "ada")
 
         assert await written.result() == "2 by ada"
+
+
+def parcel(version: int, weighed: str, *replays: int) -> Any:
+    @durable_actor(name="Parcel", version=version, replays=replays)
+    class Parcel:
+        sent = signal()
+
+        def __init__(self) -> None:
+            self.grams = 0
+
+        @migrate(version - 1)
+        @staticmethod
+        def unchanged(state: dict[str, Any]) -> dict[str, Any]:
+            return state
+
+        @on_event
+        def weigh(self, grams: int) -> None:
+            self.grams = grams
+
+        @workflow
+        async def run(self) -> int:
+            emit(weighed, self.grams)
+            await wait_for_signal(Parcel.sent)
+            return self.grams
+
+    return Parcel
+
+
+async def test_the_code_of_before_takes_back_what_the_new_code_could_not_replay(deploy: Deploy) -> None:
+    old, new = parcel(2, "weighed"), parcel(3, "weighted", 2)
+    async with deploy(old) as world:
+        await world.ref(old, "p").ask(old.weigh, 500)
+        await world.start(old.run, "p")
+        await world.settled()
+    async with deploy(new) as world:
+        with pytest.raises(NonDeterminismError):
+            await world.ref(new, "p").ask(new.weigh, 0)
+
+    async with deploy(old) as world:
+        await world.ref(old, "p").retry()
+        await send_signal(world.ref(old, "p"), old.sent)
+
+        assert await (await world.start(old.run, "p")).result() == 500
