@@ -248,11 +248,22 @@ class State:
             attributes = (_TOLERANT if isinstance(codec, PickleCodec) else codec).decode(data)
             if not isinstance(attributes, dict):
                 raise NotDeserializable(codec.name, f"it is no state of {self._cls.__qualname__}")
-            new = self._encoded(instance, change(attributes))
+            changed = change(attributes)
+            self._check_whole(changed)
+            new = self._encoded(instance, changed)
         finally:
             _current.instance = None
         self.decode(new)
         return new
+
+    def _check_whole(self, attributes: dict[str, Any]) -> None:
+        """Raise ValueError where an attribute is left out that every new actor has: its code would look for it in vain."""
+        of_new = self._layout.attributes(self.create()).keys() - self.transient
+        missing = sorted(name for name in of_new - attributes.keys() if not name.startswith("__"))
+        if missing:
+            raise ValueError(
+                f"it leaves out {', '.join(missing)}, which every new actor has: say what it is, as in state[{missing[0]!r}] = …"
+            )
 
     def mend(self, instance: Any, data: bytes) -> list[str]:
         """Make a rebuilt instance agree with the stored attributes; returns the paths of what was set. Raises StateDiffers."""

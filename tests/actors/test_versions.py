@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from perdure.actors import (
     ActorQuarantined,
@@ -356,6 +357,55 @@ async def test_what_it_stands_still_for_is_what_is_wrong_today(deploy: Deploy) -
         await third.settled()
         with pytest.raises(MigrationFailed, match="dollars"):
             await third.ref(Clumsy, "a").ask(Clumsy.add, 1)
+
+
+def left_out() -> list[type]:
+    """Classes with a balance, which no migration of theirs says anything of."""
+
+    class Migrating:
+        @migrate(1)
+        @staticmethod
+        def forget(state: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in state.items() if name != "cents"}
+
+        @on_event
+        def add(self, cents: int) -> int:
+            return cents
+
+    class Plain(Migrating):
+        def __init__(self) -> None:
+            self.balance = 0
+
+    class Annotated(Migrating):
+        balance: int = 0
+
+    @dataclass
+    class AsDataclass(Migrating):
+        balance: int = 0
+
+    class Struct(msgspec.Struct):
+        balance: int = 0
+
+        @migrate(1)
+        @staticmethod
+        def forget(state: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in state.items() if name != "cents"}
+
+        @on_event
+        def add(self, cents: int) -> int:
+            return cents
+
+    return [durable_actor(name="Account", version=2)(cls) for cls in (Plain, Annotated, AsDataclass, Struct)]
+
+
+@pytest.mark.parametrize("forgetful", left_out(), ids=lambda cls: cls.__name__)
+async def test_a_migration_leaves_out_nothing_that_new_actors_have(deploy: Deploy, forgetful: Any) -> None:
+    async with deploy(Account1) as before:
+        await before.ref(Account1, "a").ask(Account1.add, 5)
+
+    async with deploy(forgetful) as now:
+        with pytest.raises(MigrationFailed, match="it leaves out balance, which every new actor has"):
+            await now.ref(forgetful, "a").ask(forgetful.add, 1)
 
 
 # --- something waits: the code that wrote it goes on ---
