@@ -82,7 +82,8 @@ class Suspicion:
         wanted = [asker]
         while wanted and len(stands) < FOLLOWED_AT_MOST:
             stands.update(await self._stands(wanted))
-            wanted = [target for actor in wanted for target in targets_of(stands[actor]) if target not in stands]
+            # Also beyond those with messages: what they have not taken may turn out to be nothing to them.
+            wanted = [target for actor in wanted for target in targets_of(_undisturbed(stands[actor])) if target not in stands]
         if wanted or not deadlock(asker, stands):
             return not wanted and _may_be_stuck(asker, stands)
         stands = await self._stands(list(stands))  # once more, all of one moment
@@ -116,4 +117,8 @@ class Suspicion:
 
 def _may_be_stuck(asker: ActorId, stands: Mapping[ActorId, Stand]) -> bool:
     """Whether it is, should nothing come of the messages that have not been taken yet."""
-    return bool(deadlock(asker, {actor: stand._replace(has_messages=False) for actor, stand in stands.items()}))
+    return bool(deadlock(asker, {actor: _undisturbed(stand) for actor, stand in stands.items()}))
+
+
+def _undisturbed(stand: Stand) -> Stand:
+    return stand._replace(has_messages=False)
