@@ -129,12 +129,12 @@ class PydanticLayout:
 
     __slots__ = ("_cls",)
 
+    PRIVATE: ClassVar = "__pydantic_private__"
     _EXTRA: ClassVar = "__pydantic_extra__"
-    _PRIVATE: ClassVar = "__pydantic_private__"
     _SET: ClassVar = "__pydantic_fields_set__"
 
     def __init__(self, cls: type) -> None:
-        self._cls: Final[type[Any]] = cls
+        self._cls: Final[Any] = cls
 
     def blank(self) -> Any:
         """A new instance with no attribute set."""
@@ -144,16 +144,20 @@ class PydanticLayout:
 
     def attributes(self, instance: Any) -> dict[str, Any]:
         """The fields, extra fields, private attributes and the names of the fields that were set."""
-        extra, private = getattr(instance, self._EXTRA), getattr(instance, self._PRIVATE)
+        extra, private = getattr(instance, self._EXTRA), getattr(instance, self.PRIVATE)
         fields_set = sorted(getattr(instance, self._SET))  # in order: equal states are equal bytes
-        return {**instance.__dict__, self._SET: fields_set, self._EXTRA: extra, self._PRIVATE: private}
+        return {**instance.__dict__, self._SET: fields_set, self._EXTRA: extra, self.PRIVATE: private}
 
     def fill(self, instance: Any, attributes: dict[str, Any]) -> None:
-        """Set all of these, past validation."""
+        """Set all of these, past validation; private ones by their names, too, as a migration gives them."""
         fields = dict(attributes)
+        extra, private = fields.pop(self._EXTRA, None), fields.pop(self.PRIVATE, None)
+        named = {name: fields.pop(name) for name in self._cls.__private_attributes__ if name in fields}
+        if extra is None and self._cls.model_config.get("extra") == "allow":
+            extra = {}
         object.__setattr__(instance, self._SET, set(fields.pop(self._SET, ())))
-        object.__setattr__(instance, self._EXTRA, fields.pop(self._EXTRA, None))
-        object.__setattr__(instance, self._PRIVATE, fields.pop(self._PRIVATE, None))
+        object.__setattr__(instance, self._EXTRA, extra)
+        object.__setattr__(instance, self.PRIVATE, {**(private or {}), **named} if named else private)
         object.__setattr__(instance, "__dict__", fields)
 
 
@@ -179,7 +183,7 @@ def _reduced(instance: object) -> str | tuple[Any, ...]:
 class State:
     """How the state of one actor type is made, stored and brought back."""
 
-    __slots__ = ("_annotations", "_cls", "_codec", "_defaults", "_fills_whole", "_layout", "transient")
+    __slots__ = ("_annotations", "_cls", "_codec", "_defaults", "_fills_whole", "_layout", "_names_of_new", "transient")
 
     def __init__(self, cls: type, codec: Codec) -> None:
         _refuse_foreign_data(cls)
@@ -191,6 +195,7 @@ class State:
         self._layout: Final = _layout_of(cls)
         self._fills_whole: Final = isinstance(self._layout, PydanticLayout)
         self._annotations: Mapping[str, object] | None = None
+        self._names_of_new: set[str] | None = None
         copyreg.pickle(cls, _reduced)  # looked up only when an instance itself is met within what is being pickled
 
     def create(self) -> Any:
@@ -257,9 +262,20 @@ class State:
         return new
 
     def _check_whole(self, attributes: dict[str, Any]) -> None:
-        """Raise ValueError where an attribute is left out that every new actor has: its code would look for it in vain."""
-        of_new = self._layout.attributes(self.create()).keys() - self.transient
-        missing = sorted(name for name in of_new - attributes.keys() if not name.startswith("__"))
+        """Raise ValueError where an attribute is left out that every new actor has: its code would look for it in vain.
+
+        `__init__` is called only where something may be missing: it may take from the world what a stored actor never asked for. Where it
+        makes no actor of this one, nothing can be missed.
+        """
+        has = _names(attributes)
+        if self._names_of_new is not None and has.issuperset(self._names_of_new):
+            return
+        try:
+            of_new = _names(self._layout.attributes(self.create())) - self.transient
+        except Exception:  # noqa: BLE001  it runs the user's code
+            return
+        self._names_of_new = of_new
+        missing = sorted(of_new - has)
         if missing:
             raise ValueError(
                 f"it leaves out {', '.join(missing)}, which every new actor has: say what it is, as in state[{missing[0]!r}] = …"
@@ -291,6 +307,12 @@ class State:
             return {name: codec.convert(value, types.get(name, Any)) for name, value in attributes.items()}
         except (msgspec.ValidationError, TypeError, NameError) as error:
             raise NotDeserializable(codec.name, f"state of {self._cls.__qualname__}: {error}") from error
+
+
+def _names(attributes: dict[str, Any]) -> set[str]:
+    """The names of attributes, with those that pydantic keeps apart."""
+    names = {*attributes, *(attributes.get(PydanticLayout.PRIVATE) or ())}
+    return {name for name in names if not name.startswith("__")}
 
 
 def _layout_of(cls: type) -> Layout:

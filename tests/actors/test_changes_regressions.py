@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from perdure.actors import (
     ActorFailed,
@@ -20,6 +21,7 @@ from perdure.actors import (
     NotDurable,
     VersionMismatch,
     WorkflowNotStarted,
+    current_actor,
     durable_actor,
     emit,
     migrate,
@@ -364,3 +366,56 @@ async def test_the_code_of_before_takes_back_what_the_new_code_could_not_replay(
         await send_signal(world.ref(old, "p"), old.sent)
 
         assert await (await world.start(old.run, "p")).result() == 500
+
+
+async def test_a_migrated_actor_need_not_be_one_that_could_begin_today(deploy: Deploy) -> None:
+    @durable_actor(name="Tally", version=2)
+    class Numbered:
+        from_1 = migrate(1)(staticmethod(lambda state: {"total": state["count"]}))
+
+        def __init__(self) -> None:
+            self.total = int(current_actor().key)
+
+        @on_event
+        def add(self) -> int:
+            self.total += 1
+            return self.total
+
+    async with deploy(Tally1) as world:
+        await world.ref(Tally1, "named").ask(Tally1.add)
+
+    async with deploy(Numbered) as world:
+        assert await world.ref(Numbered, "named").ask(Numbered.add) == 2
+
+
+def modelled(given: dict[str, Any]) -> Any:
+    @durable_actor(name="Tally", version=2)
+    class Modelled(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="allow")
+        count: int = 0
+        _by: int = pydantic.PrivateAttr(default=1)
+
+        @migrate(1)
+        @staticmethod
+        def from_1(state: dict[str, Any]) -> dict[str, Any]:
+            return state | given
+
+        @on_event
+        def add(self) -> int:
+            self.count += self._by
+            self.latest = self.count
+            return self.latest
+
+    return Modelled
+
+
+async def test_a_migration_gives_a_model_its_private_attributes(deploy: Deploy) -> None:
+    async with deploy(Tally1) as world:
+        await world.ref(Tally1, "t").ask(Tally1.add)
+    async with deploy(forgetful := modelled({})) as world:
+        with pytest.raises(MigrationFailed, match="it leaves out _by"):
+            await world.ref(forgetful, "t").ask(forgetful.add)
+
+    async with deploy(now := modelled({"_by": 10}), max_active=0) as world:
+        assert await world.ref(now, "t").ask(now.add) == 11
+        assert await world.ref(now, "t").ask(now.add) == 21
