@@ -32,6 +32,7 @@ CROWD: Final = 128  # actors that are read or stand in the queue: a message that
 UNCOMMITTED: Final = 500  # turns of a batch: an answer that goes with it waits for all of them
 PATIENCE: Final = 0.02  # seconds between two lots of those that wait while it is crowded: a host may be so for as long as it lives
 NAP: Final = 0.001  # seconds
+STANDING_BY: Final = frozenset({Status.SUSPENDED, Status.QUARANTINED})  # who gets no version now: replay fails again as it just has
 
 logger = logging.getLogger("perdure.actors")
 
@@ -187,7 +188,7 @@ class Dispatcher:
         now = self._epoch.clock.now()
         if activation.snapshot is not None and activation.snapshot.standing is not None:
             self._see_to_timers(activation, now)
-        if not activation.fitted and activation.status is not Status.SUSPENDED:
+        if not activation.fitted and activation.status not in STANDING_BY:
             self.upgrades.fit(activation)
         item = activation.next_item(now)
         if item is None:

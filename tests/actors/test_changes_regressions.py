@@ -35,7 +35,9 @@ from perdure.actors import (
     workflow,
 )
 from perdure.actors._acceptance import KEPT_BEYOND
+from perdure.actors._activation import Activation
 from perdure.actors._persistence import OF_ONE_ACTOR
+from perdure.actors._replaying import Replayer
 from perdure.actors._retention import AT_ONCE
 from perdure.actors.testing import World
 from perdure.actors.testing._store import UnsteadyStore
@@ -288,10 +290,12 @@ async def test_what_is_started_anew_begins_under_the_highest_version(deploy: Dep
         assert await again.result() == "under version 2"
 
 
-def letter(version: int, codec: str, *replays: int) -> Any:
+def letter(version: int, codec: str, *replays: int, migration: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Any:
     @durable_actor(name="Letter", version=version, codec=codec, replays=replays)
     class Letter:
         signed = signal(str)
+        if migration is not None:
+            from_1 = migrate(1)(staticmethod(migration))
 
         def __init__(self) -> None:
             self.drafts = 0
@@ -419,3 +423,32 @@ async def test_a_migration_gives_a_model_its_private_attributes(deploy: Deploy) 
     async with deploy(now := modelled({"_by": 10}), max_active=0) as world:
         assert await world.ref(now, "t").ask(now.add) == 11
         assert await world.ref(now, "t").ask(now.add) == 21
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose log was replayed, each time."""
+    whose: list[str] = []
+    replay = Replayer.replay
+
+    async def counted(self: Replayer, activation: Activation) -> None:
+        whose.append(str(activation.actor))
+        await replay(self, activation)
+
+    monkeypatch.setattr(Replayer, "replay", counted)
+    return whose
+
+
+async def test_what_cannot_be_migrated_for_its_replay_is_replayed_once(deploy: Deploy, replays: list[str]) -> None:
+    old, new = letter(1, "pickle"), letter(2, "pickle", 1, migration=leave)
+    async with deploy(old) as world:
+        await world.ref(old, "l").ask(old.revise)
+        await world.start(old.run, "l")
+        await world.settled()
+
+    async with deploy(new) as world:
+        await send_signal(world.ref(new, "l"), new.signed, "ada")
+        await world.settled()
+
+        assert (await world.ref(new, "l").info()).status == "quarantined"
+        assert replays == ["Letter/l"]
