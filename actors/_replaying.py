@@ -24,6 +24,8 @@ from ._records import Checkpoint, LogEntry, Snapshot
 from ._standing import anyio_version, log_too_long, python_version
 from ._taking import migrate, replay_turn, revive
 from ._turn import Surroundings, Turn
+from ._version_errors import MigrationFailed
+from ._versions import is_outdated
 
 T = TypeVar("T")
 
@@ -143,13 +145,23 @@ class Replayer:
         try:
             patched = definition.mend_state(instance, expected)
         except StateDiffers as differs:
-            raise ActorQuarantined(activation.actor, str(differs)) from None
+            raise _refusal(activation, differs) from None
         for path in patched:
             logger.warning(
                 "%s: after replay %s was not what it had been, and was set to that: something read the clock, chance or the world",
                 activation.actor,
                 path,
             )
+
+
+def _refusal(activation: Activation, differs: StateDiffers) -> ActorQuarantined:
+    """What a difference is put down to: of a migrated state to that, so that a mended migration ends it, or the version of before."""
+    snapshot, definition = activation.snapshot, activation.definition
+    assert snapshot is not None
+    if not is_outdated(snapshot, definition):
+        return ActorQuarantined(activation.actor, str(differs))
+    text = f"{differs} that was migrated: what __init__ makes for its first message, or a migration for a later one, has to lead there"
+    return MigrationFailed(activation.actor, snapshot.version, definition.version, text)
 
 
 def _warn_of_versions(activation: Activation, checkpoint: Checkpoint) -> None:

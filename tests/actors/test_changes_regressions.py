@@ -452,3 +452,39 @@ async def test_what_cannot_be_migrated_for_its_replay_is_replayed_once(deploy: D
 
         assert (await world.ref(new, "l").info()).status == "quarantined"
         assert replays == ["Letter/l"]
+
+
+def rooms(version: int, *replays: int) -> Any:
+    @durable_actor(name="Rooms", version=version, replays=replays)
+    class Rooms:
+        left = signal()
+
+        def __init__(self) -> None:
+            self.guests: list[str] = []
+            if version > 1:
+                self.floors: list[int] = []
+
+        if version > 1:
+            from_1 = migrate(1)(staticmethod(lambda state: state | {"floors": [1]}))
+
+        @workflow
+        async def run(self) -> str:
+            await wait_for_signal(Rooms.left)
+            return f"left under version {version}"
+
+    return Rooms
+
+
+async def test_a_migration_that_says_else_than_init_is_put_right_by_the_next_deploy(deploy: Deploy) -> None:
+    old, new = rooms(1), rooms(2, 1)
+    async with deploy(old) as world:
+        await world.start(old.run, "r")
+    async with deploy(new) as world:
+        guests: Any = world.ref(new.run, "r")
+        await send_signal(guests, new.left)
+        with pytest.raises(MigrationFailed, match=r"self.floors\[0\] is nothing after replay, and 1 in the snapshot that was migrated"):
+            await guests.result()
+
+    async with deploy(old, new) as world:
+        guests = world.ref(new.run, "r")
+        assert await guests.result() == "left under version 1"
