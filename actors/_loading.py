@@ -8,6 +8,7 @@ of it grows old.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar, final
@@ -36,7 +37,7 @@ from ._persistence import (
     read_waiting,
 )
 from ._records import DamagedRecord, KeyRow, Lane
-from ._replaying import Replayer
+from ._replaying import SLICE, Replayer
 from ._turn import KeptSignal
 from ._upgrades import Upgrades
 
@@ -136,7 +137,11 @@ class Loader:
             return
         found = await read_actors(self._epoch.commit.overlay, [activation.actor for activation in activations])
         newest = self._epoch.commit.newest or DURABLE  # what was read of the overlay may be of a batch that is not durable yet
+        end = time.perf_counter() + SLICE
         for activation, stored in zip(activations, found, strict=True):
+            if time.perf_counter() > end:  # they were migrated
+                await asyncio.sleep(0)
+                end = time.perf_counter() + SLICE
             activation.gate = max(activation.gate, newest, key=lambda gate: gate.number)
             if isinstance(stored, DamagedRecord):
                 activation.install(None, None)

@@ -488,3 +488,28 @@ async def test_a_migration_that_says_else_than_init_is_put_right_by_the_next_dep
     async with deploy(old, new) as world:
         guests = world.ref(new.run, "r")
         assert await guests.result() == "left under version 1"
+
+
+def slowly(migrated: list[int]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def migration(state: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.005)
+        migrated.append(state["count"])
+        return {"total": state["count"]}
+
+    return migration
+
+
+async def test_asks_are_answered_while_many_actors_are_migrated(deploy: Deploy) -> None:
+    async with deploy(Tally1) as world:
+        await asyncio.gather(*(world.ref(Tally1, str(number)).ask(Tally1.add) for number in range(100)))
+
+    migrated: list[int] = []
+    async with deploy(now := tally(slowly(migrated)), Asking) as world:
+        await world.ref(Asking, "a").ask(Asking.asks)
+        asks = asyncio.gather(*(world.ref(now, str(number)).ask(now.add) for number in range(100)))
+        while not migrated:  # noqa: ASYNC110  nothing says when the first one is
+            await asyncio.sleep(0)
+        await world.ref(Asking, "a").ask(Asking.asks)
+
+        assert len(migrated) < 100
+        assert await asks == [2] * 100
