@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perdure.actors import ActorRef, Retry, RuntimeNotRunning, current_actor, durable_actor, on_event, on_signal, query, send_signal
@@ -134,6 +135,7 @@ CRASHES = st.builds(Crash, st.sampled_from(CrashPoint), st.integers(1, 4))
 STEPS = st.one_of(LETTERS, LETTERS, CRASHES, st.builds(Restart), st.builds(Pause, st.integers(0, 30)))
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(st.lists(STEPS, max_size=20), st.sampled_from([0, 1, 100]))
 def test_every_letter_is_seen_once_along_its_route_or_nowhere(program: list[Step], max_active: int) -> None:

@@ -24,6 +24,8 @@ from perdure.storage import MemoryStore
 from .conftest import installed
 from .tearoom import Account, Order, trade
 
+pytestmark = pytest.mark.slow  # a process for nearly each, and no version of Python changes what they find
+
 Check = Callable[..., "subprocess.CompletedProcess[str]"]
 
 HEAD = """
@@ -366,7 +368,6 @@ def test_a_call_that_cannot_be_is_refused_in_a_sentence(module: str, store: str,
     assert said in " ".join(result.stderr.replace("│", "").split())
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_one_planted_change_among_ten_thousand_actors_is_found_within_ten_seconds(check: Check, tmp_path: Path) -> None:
     url = f"lmdb:{tmp_path}/crowd"
