@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,9 @@ class MakeWorld(Protocol):
     """Enters a world of some actor types; it ends with the test."""
 
     async def __call__(self, *actors: type, **options: Any) -> World: ...
+
+
+Deploy = Callable[..., AbstractAsyncContextManager[World]]
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
@@ -41,3 +44,16 @@ async def make_world(store_url: str, pytestconfig: pytest.Config) -> AsyncIterat
             return await worlds.enter_async_context(World(actors, store=store_url, **options))
 
         yield make
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Deploy:
+    """A host of one store with the classes given, and no others: each call is another deploy."""
+
+    @asynccontextmanager
+    async def deployed(*types: type, **options: Any) -> AsyncIterator[World]:
+        async with World(types, store=f"lmdb:{tmp_path}/store", **options) as world:
+            yield world
+            await world.settled()
+
+    return deployed

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -43,23 +41,11 @@ from perdure.actors.testing import World
 from perdure.actors.testing._store import UnsteadyStore
 from perdure.storage import Batch, Fence
 
+from .conftest import Deploy
+
 pytestmark = pytest.mark.anyio
 
 MakeWorld = Callable[..., Awaitable[World]]
-Deploy = Callable[..., AbstractAsyncContextManager[World]]
-
-
-@pytest.fixture
-def deploy(tmp_path: Path) -> Deploy:
-    """A host of one store with the classes given, and no others: each call is another deploy."""
-
-    @asynccontextmanager
-    async def deployed(*types: type, **options: Any) -> AsyncIterator[World]:
-        async with World(types, store=f"lmdb:{tmp_path}/store", **options) as world:
-            yield world
-            await world.settled()
-
-    return deployed
 
 
 @durable_actor(name="Tally")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 from perdure.actors import (
     ActorCancelled,
     ActorDeadlock,
+    ActorId,
     ActorRef,
     AskTimeout,
     Backoff,
@@ -30,6 +32,8 @@ from perdure.actors import (
     wait_for_signal,
     workflow,
 )
+from perdure.actors._deadlock import Stand
+from perdure.actors._suspicion import Suspicion
 from perdure.actors.testing import World
 
 from .conftest import MakeWorld
@@ -202,6 +206,20 @@ async def test_actors_that_ask_in_a_circle_are_named(make_world: MakeWorld, keys
 
     assert len(caught.value.chain) == len(keys) + 1
     assert {f"Caller/{key}" for key in keys} == set(caught.value.chain)
+
+
+async def test_a_circle_is_named_once_a_message_in_it_was_nothing(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    stands, looks = Suspicion._stands, count(1)
+
+    async def disturbed(self: Suspicion, actors: list[ActorId]) -> dict[ActorId, Stand]:
+        found, early = await stands(self, actors), next(looks) <= 12
+        return {actor: stand._replace(has_messages=stand.has_messages or (early and actor.key == "a")) for actor, stand in found.items()}
+
+    monkeypatch.setattr(Suspicion, "_stands", disturbed)
+    world = await make_world(Caller)
+
+    with pytest.raises(ActorDeadlock):
+        await world.ref(Caller, "a").ask(Caller.ask_on, ["b", "c", "a"])
 
 
 async def test_a_circle_is_named_once_its_last_way_out_has_closed(make_world: MakeWorld) -> None:

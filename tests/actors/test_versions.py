@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,22 +31,9 @@ from perdure.actors import (
 )
 from perdure.actors.testing import World
 
+from .conftest import Deploy
+
 pytestmark = pytest.mark.anyio
-
-Deploy = Callable[..., AbstractAsyncContextManager[World]]
-
-
-@pytest.fixture
-def deploy(tmp_path: Path) -> Deploy:
-    """A host of one store with the classes given, and no others: each call is another deploy."""
-
-    @asynccontextmanager
-    async def deployed(*types: type, **options: Any) -> AsyncIterator[World]:
-        async with World(types, store=f"lmdb:{tmp_path}/store", **options) as world:
-            yield world
-            await world.settled()
-
-    return deployed
 
 
 @step
