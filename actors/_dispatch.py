@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from functools import partial
 from typing import Final, NamedTuple, final
@@ -61,7 +60,7 @@ class Dispatcher:
         self._has_rows: set[ActorId] = set()  # passive actors with rows in their mailbox
         self.loader = Loader(epoch, self._acceptance, self.upgrades, self._has_rows, self._loaded, self.settlement.quarantine)
         self._active: dict[ActorId, Activation] = {}  # in the order of their coming, or of their second chance
-        self._ready: deque[Activation] = deque()
+        self._ready: deque[Activation] = epoch.queue()
         self._backlog: deque[ActorId] = deque()  # passive actors to bring in when there is room
         self._alarms: dict[ActorId, Alarm] = {}
         self._scheduled = False
@@ -71,6 +70,7 @@ class Dispatcher:
         self._idle: list[asyncio.Future[None]] = []
         self._turns = self._activations = self._passivations = 0
         self._loop = asyncio.get_running_loop()
+        self._stopwatch = epoch.stopwatch
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.statistics()}>"
@@ -127,12 +127,12 @@ class Dispatcher:
 
     async def room(self) -> None:
         """Return once it is not crowded, or after a little while: what fell due has its share of a host whose callers never let up."""
-        end = time.perf_counter() + PATIENCE
+        end = self._stopwatch() + PATIENCE
         while self._keeps_waiting(end):  # noqa: ASYNC110  a hundred thousand that fell due together do not come into memory together
             await asyncio.sleep(NAP)
 
     def _keeps_waiting(self, end: float) -> bool:
-        return self.crowded and (time.perf_counter() < end or self._epoch.commit.saturated)
+        return self.crowded and (self._stopwatch() < end or self._epoch.commit.saturated)
 
     # --- turns ---
 
@@ -161,8 +161,8 @@ class Dispatcher:
         self._scheduled = False
         if self._stopped:
             return
-        commit, ready = self._epoch.commit, self._ready
-        end = time.perf_counter() + SLICE
+        commit, ready, stopwatch = self._epoch.commit, self._ready, self._stopwatch
+        end = stopwatch() + SLICE
         while ready:
             if commit.saturated:
                 commit.when_space(self._schedule)
@@ -173,7 +173,7 @@ class Dispatcher:
                 self.stop()  # the next turn would cover up what this one says of itself in the breadcrumbs
                 raise
             commit.breathe()
-            if time.perf_counter() > end:
+            if stopwatch() > end:
                 self._summon()
                 self._schedule()
                 return
@@ -286,7 +286,7 @@ class Dispatcher:
             if self._backlog and not (self._ready or self.loader.busy):
                 self._epoch.commit.when_space(self._schedule)
             return  # else a slice follows, at the end of which there may be room
-        self._summoned = time.perf_counter()
+        self._summoned = self._stopwatch()
         for _ in range(min(len(self._backlog), SUMMON_AT_ONCE)):
             actor = self._backlog.popleft()
             if actor in self._has_rows:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +81,8 @@ class Epoch:
     max_active: int
     check_queries: int
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
+    stopwatch: Callable[[], float] = time.perf_counter
+    queue: Callable[[], deque[Any]] = deque
     reply: Callable[[tuple[bytes, int], Outcome], None] = _unwired
     spare: Coroutines = field(default_factory=Coroutines)
     errands: Errands = field(default_factory=NoErrands)

@@ -61,6 +61,8 @@ class Host:
             max_active=settings.max_active,
             check_queries=settings.check_queries,
             on_dead_letter=settings.on_dead_letter,
+            stopwatch=settings.stopwatch,
+            queue=settings.queue,
         )
         self.dispatcher = Dispatcher(self.epoch)
         self.reader = Reader(self.epoch, self.dispatcher)
@@ -68,7 +70,9 @@ class Host:
 
         self._door = Door(store, self.epoch, self.reader.query)
         self.epoch.reply = self._door.reply
-        self._steps = Steps(self.epoch, self.dispatcher.deliver, self.reader.query, self.reader.info, settings.max_steps)
+        self._steps = Steps(
+            self.epoch, self.dispatcher.deliver, self.reader.query, self.reader.info, settings.max_steps, settings.around_steps
+        )
         self._alarms = Alarms(self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch), self.dispatcher.room)
         self._retention = Retention(self.epoch, self.dispatcher)
         self._suspicion = Suspicion(self.epoch, self.dispatcher)

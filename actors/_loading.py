@@ -8,7 +8,6 @@ of it grows old.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar, final
@@ -72,7 +71,7 @@ class Loader:
         self._has_rows = has_rows
         self._ready = ready
         self._quarantine = quarantine
-        self._replayer = Replayer(epoch.commit.overlay, epoch, self._guarded)
+        self._replayer = Replayer(epoch.commit.overlay, epoch, self._guarded, epoch.stopwatch)
         self._replaying = 0  # actors whose log is long
         self._wanted: list[Activation] = []
         self._wake: asyncio.Future[None] | None = None
@@ -137,11 +136,12 @@ class Loader:
             return
         found = await read_actors(self._epoch.commit.overlay, [activation.actor for activation in activations])
         newest = self._epoch.commit.newest or DURABLE  # what was read of the overlay may be of a batch that is not durable yet
-        end = time.perf_counter() + SLICE
+        stopwatch = self._epoch.stopwatch
+        end = stopwatch() + SLICE
         for activation, stored in zip(activations, found, strict=True):
-            if time.perf_counter() > end:  # they were migrated
+            if stopwatch() > end:  # they were migrated
                 await asyncio.sleep(0)
-                end = time.perf_counter() + SLICE
+                end = stopwatch() + SLICE
             activation.gate = max(activation.gate, newest, key=lambda gate: gate.number)
             if isinstance(stored, DamagedRecord):
                 activation.install(None, None)

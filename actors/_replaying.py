@@ -48,12 +48,15 @@ logger = logging.getLogger("perdure.actors")
 class Replayer:
     """Rebuilds what waits of actors. `guarded` runs a slice of it: the user's code may hang, or end the process."""
 
-    __slots__ = ("_guarded", "_reads", "_surroundings")
+    __slots__ = ("_guarded", "_reads", "_stopwatch", "_surroundings")
 
-    def __init__(self, reads: Reads, surroundings: Surroundings, guarded: Guard) -> None:
+    def __init__(
+        self, reads: Reads, surroundings: Surroundings, guarded: Guard, stopwatch: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._reads = reads
         self._surroundings = surroundings
         self._guarded = guarded
+        self._stopwatch = stopwatch
 
     async def replay(self, activation: Activation) -> None:
         """Give a suspended actor its instance and coroutines back.
@@ -115,10 +118,10 @@ class Replayer:
 
     def _handle_some(self, activation: Activation, instance: object, entries: deque[LogEntry], coroutines: Coroutines) -> None:
         """Take entries until there are none, or the slice is over. To guard each by itself would cost a fifth (benchmarks/replay.py)."""
-        end = time.perf_counter() + SLICE
+        end = self._stopwatch() + SLICE
         while entries:
             self._handle(activation, instance, entries.popleft(), coroutines)
-            if time.perf_counter() > end:
+            if self._stopwatch() > end:
                 return
 
     def _handle(self, activation: Activation, instance: object, entry: LogEntry, coroutines: Coroutines) -> None:

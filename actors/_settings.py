@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from ..storage import Limits, StoreError
 from ._breadcrumb import PassingBreadcrumbs
 from ._clock import Clock, Entropy, SystemClock, SystemEntropy
 from ._info import DeadLetterInfo
 from ._registry import Registry
+from ._step import Step
+
+
+class AroundSteps(Protocol):
+    """What stands around each attempt at a step."""
+
+    async def __call__(
+        self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Awaitable[Any]], /
+    ) -> Any:
+        """What the attempt returns, or raises: `run()` calls the step's function once."""
+        ...
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a user may choose of a host, and what the test kit puts in its place."""
+    """What a user may choose of a host, and what the test kit puts in its place.
+
+    `stopwatch` tells how long turns have taken, in seconds from any beginning; `queue` makes what the actors that are ready stand in.
+    """
 
     registry: Registry
     resources: Mapping[str, Any] = field(default_factory=dict)
@@ -28,6 +44,9 @@ class Settings:
     check_queries: int = 64
     turn_limit: float = 10.0  # seconds
     max_steps: int = 1_000
+    stopwatch: Callable[[], float] = time.perf_counter
+    queue: Callable[[], deque[Any]] = deque
+    around_steps: AroundSteps | None = None
     breadcrumbs: PassingBreadcrumbs = field(default_factory=PassingBreadcrumbs)  # over the epochs of all that is made from this
 
 

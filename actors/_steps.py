@@ -10,9 +10,9 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial, update_wrapper
+from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import anyio
 import msgspec
@@ -24,24 +24,20 @@ from ._codec import PICKLE
 from ._envelope import Envelope, Kind
 from ._epoch import Epoch
 from ._errors import NotDeserializable
+from ._executors import Executors
 from ._failure import Failure
 from ._ids import ActorId, MessageId
 from ._outcome_errors import StepFailed
 from ._outstanding import Outstanding, recorded_options
 from ._persistence import delete_request, put_request, suffix_of
-from ._process_call import in_a_process
 from ._records import OUTCOME, Outcome, Raised, RequestKind, RequestRow, Value
 from ._ref import Request
+from ._settings import AroundSteps
 from ._step import STEP, Compensated, StepInfo, encoded_result, find_step
-from ._threads import Threads
 from ._turnstile import Turnstiles
-
-if TYPE_CHECKING:
-    from ._processes import Processes
 
 MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before the step is given up
 COMPLAIN_EVERY: Final = 60.0  # seconds between warnings of a step that has no time-out and does not end
-THREADS: Final = 64  # `def` steps that run at the same time
 
 logger = logging.getLogger("perdure.actors")
 
@@ -92,6 +88,7 @@ class Steps:
         query: Answer,
         info: Callable[[ActorId], Awaitable[object]],
         at_once: int,
+        around: AroundSteps | None = None,
     ) -> None:
         self._epoch = epoch
         self._deliver = deliver
@@ -106,8 +103,7 @@ class Steps:
         self._waiting: list[Outstanding] = []  # until `run` begins
         self._stopped = False
         self._turnstiles = Turnstiles(epoch.clock, at_once)
-        self._threads: Threads | None = None
-        self._processes: Processes | None = None
+        self._executors = Executors(around)
         self._idle: list[asyncio.Future[None]] = []
         self._running = self._done = 0
 
@@ -212,10 +208,7 @@ class Steps:
             await self._attempts.run(self._look_after)
         finally:
             with anyio.CancelScope(shield=True):
-                if self._threads is not None:
-                    await self._threads.close()
-                if self._processes is not None:
-                    await self._processes.close()
+                await self._executors.close()
 
     def stop(self) -> None:
         """Begin no further attempt."""
@@ -410,17 +403,7 @@ class Steps:
             raise _Unreadable from error
         about = work.actor, work.attempt, work.row.id, progress
         STEP.set(StepInfo(_Attempt(self, work, work.attempt), *about, self._epoch.resources, compensates))
-        if step.is_async:
-            return await step.function(*args, **kwargs)
-        if work.options.executor == "thread":
-            self._threads = self._threads or Threads(THREADS)
-            return await self._threads.run(partial(step.function, *args, **kwargs))
-        if self._processes is None:
-            from ._processes import Processes  # only who has such steps loads it
-
-            self._processes = Processes()
-        call = partial(in_a_process, step.function, args, kwargs, about, compensates)
-        return await self._processes.run(update_wrapper(call, step.function, updated=()))  # errors are to name the step
+        return await self._executors.call(step, work.options.executor, args, kwargs, about, compensates)
 
     def _expire(self, work: Outstanding) -> None:
         work.expired = True
