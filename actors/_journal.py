@@ -15,6 +15,8 @@ from ._errors import NonDeterminismError
 from ._ids import ActorId
 from ._records import Asked, LogEntry, RequestKind
 
+ASKED_OTHERWISE: Final = "%s: on replay %s has %s than when it first ran; what was recorded counts"
+
 logger = logging.getLogger("perdure.actors")
 
 
@@ -82,7 +84,7 @@ class Recorded:
         for asked in self._asked.values():
             if asked.kind is kind and asked.name == name:
                 what = "another time" if kind is RequestKind.TIMER else "other arguments"
-                logger.warning("%s: on replay %s has %s than when it first ran; what was recorded counts", self._actor, shown(asked), what)
+                logger.warning(ASKED_OTHERWISE, self._actor, shown(asked), what)
                 return self._asked.pop(asked.nth)
         self._stop(now, kind, name)
         raise AssertionError("not reached")

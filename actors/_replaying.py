@@ -41,6 +41,8 @@ class Guard(Protocol):
 SLICE: Final = 0.002  # seconds of replay before the host's loop gets a chance
 AT_ONCE: Final = 256  # entries of a log that are read at once
 
+MENDED: Final = "%s: after replay %s was not what it had been, and was set to that: something read the clock, chance or the world"
+
 logger = logging.getLogger("perdure.actors")
 
 
@@ -151,7 +153,7 @@ class Replayer:
             raise _refusal(activation, differs) from None
         for path in patched:
             logger.warning(
-                "%s: after replay %s was not what it had been, and was set to that: something read the clock, chance or the world",
+                MENDED,
                 activation.actor,
                 path,
             )

@@ -25,12 +25,13 @@ class _Call:
 
 @final
 class JumpingClock:
-    """A `Clock` for tests. Times are seconds since the epoch."""
+    """A `Clock` for tests. Times are seconds since the epoch; `lateness()` is how much later than due a jump may end, in seconds."""
 
     __module__ = "perdure.actors.testing"
 
-    def __init__(self, start: float = START) -> None:
+    def __init__(self, start: float = START, lateness: Callable[[], float] = float) -> None:
         self._now = start
+        self._lateness = lateness
         self._calls: list[tuple[float, int, _Call]] = []
         self._order = count()
 
@@ -52,6 +53,10 @@ class JumpingClock:
         while self._calls and self._calls[0][2].callback is None:
             heapq.heappop(self._calls)
         return self._calls[0][0] if self._calls else None
+
+    def jump(self, due: float) -> None:
+        """Move to when something is due, or a little later, as a host that is busy looks at it."""
+        self.move_to(due + self._lateness())
 
     def move_to(self, time: float) -> None:
         """Set the time, and make the calls that are due by then, in the order of their due times. Times before now are ignored."""

@@ -8,33 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from enum import Enum
 from typing import final
 
 from ...storage import Batch, CommitUncertain, Entry, Fence, Offer, Range, Store
-
-
-@final
-class CrashPoint(Enum):
-    """Where a host may die around a commit."""
-
-    __module__ = "perdure.actors.testing"
-
-    BEFORE_COMMIT = "before"  # the batch is lost
-    AFTER_COMMIT = "after"  # the batch is durable, and nobody has been told
+from ._scenario import Crash, CrashPoint
 
 
 @final
 class UnsteadyStore:
-    """A `Store` in front of another one. `commits` counts the batches that were asked for since the store was made."""
+    """A `Store` in front of another one, or after a restart of the same one opened anew.
+
+    `commits` counts the batches that were asked for since the first was made, `crashes` those that did not get through.
+    """
 
     __module__ = "perdure.actors.testing"
 
-    def __init__(self, beneath: Store) -> None:
-        self.commits = 0
-        self.crashes = 0
+    def __init__(self, beneath: Store, before: UnsteadyStore | None = None) -> None:
+        self.commits: int = 0 if before is None else before.commits
+        self.crashes: int = 0 if before is None else before.crashes
         self._beneath = beneath
-        self._crash_points: set[tuple[CrashPoint, int]] = set()
+        self._crashes: set[Crash] = set() if before is None else before._crashes
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -46,7 +39,7 @@ class UnsteadyStore:
 
     def crash_at(self, point: CrashPoint, nth: int) -> None:
         """Crash at the nth commit from now, 1 being the next."""
-        self._crash_points.add((point, self.commits + nth))
+        self._crashes.add(Crash(point, self.commits + nth))
 
     def hold(self) -> None:
         """Let no commit reach the store beneath, until `flow`: a disk whose fsync takes its time."""
@@ -55,6 +48,11 @@ class UnsteadyStore:
     def flow(self) -> None:
         """Let commits through again."""
         self._flowing.set()
+
+    @property
+    def flows(self) -> bool:
+        """Whether commits get through."""
+        return self._flowing.is_set()
 
     async def commit(self, batch: Batch, fence: Fence) -> bool:
         """As `Store.commit`, with the crashes that were asked for."""
@@ -67,7 +65,7 @@ class UnsteadyStore:
         return roomy
 
     def _crash_if(self, point: CrashPoint, number: int) -> None:
-        if (point, number) in self._crash_points:
+        if Crash(point, number) in self._crashes:
             self.crashes += 1
             raise CommitUncertain(str(self), f"a crash {point.value} commit {number}, as the test asked for", recoverable=True)
 

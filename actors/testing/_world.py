@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from random import Random
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
 
 import anyio
 
-from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_store
+from ...storage import CommitUncertain, MemoryDisk, MemoryStore, open_store
+from .._envelope import Kind
+from .._errors import RuntimeNotRunning
 from .._ids import ActorId
 from .._info import ActorInfo, DeadLetterInfo
 from .._marks import Workflow
@@ -26,43 +30,41 @@ from .._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from .._registry import Registry
 from .._runtime import Runtime
 from .._settings import Settings
+from .._step import Step
+from ._bodies import Bodies
+from ._chance import SeededEntropy, SeededStopwatch, ShuffledQueue
 from ._clock import JumpingClock
-from ._store import CrashPoint, UnsteadyStore
+from ._jumper import Jumper
+from ._keeper import Keeper
+from ._scenario import CrashPoint, Scenario
+from ._store import UnsteadyStore
 
 A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 PATIENCE: Final = 1.0  # seconds of real time
 JUMPS_AT_MOST: Final = 10_000  # of the clock in one `run_until_idle`: more is a test that never ends
-
-
-@final
-class SeededEntropy:
-    """Ids by counting, hashed with a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._count = 0
-
-    def token(self) -> bytes:
-        """As `Entropy.token`."""
-        self._count += 1
-        return hashlib.blake2b(f"{self._seed}/{self._count}".encode(), digest_size=16).digest()
+LATENESS: Final = 0.5  # seconds that a timer is late at most, where chance decides
+SAID_ONCE: Final = frozenset({Kind.RESULT, Kind.DELETE, Kind.RETRY})  # that need no key: they mean the same a second time
 
 
 @final
 class World:
-    """A host with everything around it; use it with `async with World([Order]) as world:`.
+    """A host with everything around it, for a test; use it with `async with World() as world:`, or as the fixture `world`.
 
-    `store` is the URL of an LMDB store, if not of one in memory; `max_active=0` passivates each actor after each of its turns.
+    `actors` are the types it hosts; without them it takes in whatever type it is shown, or one of whose functions. `store` is the URL of an
+    LMDB store, if not of one in memory; `max_active=0` passivates each actor after each of its turns. While the test waits for an answer
+    and nothing can happen before, the clock jumps to what is due next; with `autojump=False` only the test moves it. `scenario` is what
+    befalls the world meanwhile, in the words of `survives_crashes`.
     """
 
     __module__ = "perdure.actors.testing"
 
     def __init__(
         self,
-        actors: Iterable[type],
+        actors: Iterable[type] | None = None,
         *,
         store: str = "memory:",
         seed: int = 0,
@@ -70,33 +72,62 @@ class World:
         resources: Mapping[str, Any] | None = None,
         on_dead_letter: Callable[[DeadLetterInfo], None] | None = None,
         turn_limit: float = 10.0,
+        autojump: bool = True,
+        scenario: str = "plain",
     ) -> None:
-        self.clock = JumpingClock()
+        self.scenario: Final = Scenario.parse(scenario)
+        self.resources: Final[dict[str, Any]] = dict(resources or {})
+        self.test_id: str | None = None  # by which pytest knows the test
+        self._model = partial(
+            World,
+            actors if actors is None else list(actors),
+            seed=seed,
+            max_active=max_active,
+            resources=dict(self.resources),
+            on_dead_letter=on_dead_letter,
+            turn_limit=turn_limit,
+            autojump=autojump,
+        )
         self._url = store
+        self._autojump = autojump
         self._disk = MemoryDisk()
-        self._settings = Settings(
-            registry=Registry.of_classes(actors),
-            resources=resources if resources is not None else {},
+        chance = None if self.scenario.seed is None else Random(self.scenario.seed)
+        self._chance = chance
+        self.clock = JumpingClock() if chance is None else JumpingClock(lateness=partial(chance.uniform, 0.0, LATENESS))
+        self.bodies: Final = Bodies(twice=self.scenario.twice, random=chance)
+        settings = Settings(
+            registry=Registry((), grows=True) if actors is None else Registry.of_classes(actors),
+            resources=self.resources,
             clock=self.clock,
             entropy=SeededEntropy(seed),
-            max_active=max_active,
+            max_active=0 if self.scenario.evict else max_active,
             on_dead_letter=on_dead_letter,
             check_queries=1,
             turn_limit=turn_limit,
+            around_steps=self.bodies,
         )
+        if chance is not None:
+            settings = replace(settings, stopwatch=SeededStopwatch(chance), queue=partial(ShuffledQueue, chance))
+        self._settings = settings
+        self._sent = 0
         self._store: UnsteadyStore | None = None
-        self._runtime: Runtime | None = None
+        self._keeper: Keeper | None = None
+        self._jumper = Jumper(self.clock, self._at_rest, self._explain)
+        self._jumping: asyncio.Task[None] | None = None
+        self._opening = 0  # commits with which the first host began
+        self._first = asyncio.Lock()  # who begins
+        self.is_entered = self._has_ended = False
 
     def __repr__(self) -> str:
-        return f"<World of {self._runtime!r}>"
+        return f"<World of {self._keeper!r}>"
 
     # --- as a runtime ---
 
     @property
     def runtime(self) -> Runtime:
         """The runtime of now; another one after each restart."""
-        assert self._runtime is not None, "use the world inside `async with`"
-        return self._runtime
+        assert self._keeper is not None, "use the world inside `async with`"
+        return self._keeper.runtime
 
     @property
     def store(self) -> UnsteadyStore:
@@ -125,39 +156,100 @@ class World:
         """As `Runtime.options`."""
         return Starter(self, if_exists, idempotency_key)
 
-    def actors(
+    async def actors(
         self, actor: type | None = None, *, status: str | None = None, prefix: str = "", waiting_for: str | None = None
     ) -> AsyncIterator[ActorInfo]:
         """As `Runtime.actors`."""
-        return self.runtime.actors(actor, status=status, prefix=prefix, waiting_for=waiting_for)
+        runtime = await self._current()
+        async for info in runtime.actors(actor, status=status, prefix=prefix, waiting_for=waiting_for):
+            yield info
 
     async def dead_letters(self, actor: type | None = None, key: str | None = None) -> list[DeadLetterInfo]:
         """All that `Runtime.dead_letters` gives."""
-        return [letter async for letter in self.runtime.dead_letters(actor, key)]
+        runtime = await self._current()
+        return [letter async for letter in runtime.dead_letters(actor, key)]
 
     async def dead_letter(self, target: ActorId, seq: int) -> DeadLetterInfo:
         """As `Port.dead_letter`."""
-        return await self.runtime.dead_letter(target, seq)
+        return await self._reach(f"a dead letter of {target}", lambda runtime: runtime.dead_letter(target, seq))
 
     async def ask(self, request: Request) -> Outcome:
         """As `Port.ask`."""
-        return await self.runtime.ask(request)
+        keyed = self._keyed(request)
+        what = f"{request.name or request.kind.name.lower()!r} of {request.target}"
+        outcome = await self._reach(what, lambda runtime: runtime.ask(keyed))
+        if self.scenario.resend and keyed.key is not None:
+            again = await self._reach(what, lambda runtime: runtime.ask(keyed))
+            assert again == outcome, f"asked again with the same idempotency key, {what} is another: {outcome} was first, then {again}"
+        return outcome
 
     async def send(self, request: Request) -> None:
         """As `Port.send`."""
-        await self.runtime.send(request)
+        keyed = self._keyed(request)
+        for _ in range(1 + self.scenario.resend):
+            await self._reach(f"{request.name!r} to be safe with {request.target}", lambda runtime: runtime.send(keyed))
 
     async def query(self, request: Request) -> Outcome:
         """As `Port.query`."""
-        return await self.runtime.query(request)
+        return await self._reach(f"{request.name!r} of {request.target}", lambda runtime: runtime.query(request))
 
     async def info(self, target: ActorId) -> ActorInfo:
         """As `Port.info`."""
-        return await self.runtime.info(target)
+        return await self._reach(f"info of {target}", lambda runtime: runtime.info(target))
 
-    def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
+    async def stream(self, target: ActorId, after: int) -> AsyncIterator[tuple[int, StreamRow]]:
         """As `Port.stream`; it ends with the host, by an error."""
-        return self.runtime.stream(target, after)
+        while True:
+            items = (await self._current()).stream(target, after)
+            try:
+                while True:
+                    with self._jumper.waiting(f"an item of {target}"):
+                        after, row = await anext(items)
+                    yield after, row
+            except StopAsyncIteration:
+                return
+            except (CommitUncertain, RuntimeNotRunning):
+                if not self.scenario.has_trouble:
+                    raise
+
+    async def _reach(self, what: str, act: Callable[[Runtime], Awaitable[T]]) -> T:
+        """Do something with the runtime; where trouble is expected, until it is known to be done."""
+        with self._jumper.waiting(what):
+            await self._dawdle()
+            while True:
+                runtime = await self._current()
+                try:
+                    return await act(runtime)
+                except (CommitUncertain, RuntimeNotRunning):
+                    if not self.scenario.has_trouble:
+                        raise
+                await asyncio.sleep(0)
+
+    def _keyed(self, request: Request) -> Request:
+        """The same with an idempotency key, where it may have to be sent again."""
+        if not self.scenario.has_trouble or request.key is not None or request.kind in SAID_ONCE:
+            return request
+        self._sent += 1
+        return request._replace(key=(f"sent {self._sent}", hashlib.blake2b(request.payload, digest_size=16).digest()))
+
+    async def _dawdle(self) -> None:
+        """Let others be first, where chance says so."""
+        if self._chance is not None:
+            for _ in range(self._chance.randrange(4)):
+                await asyncio.sleep(0)
+
+    # --- steps ---
+
+    def calls(self, step: Step[..., Any]) -> int:
+        """How often the step's body, or what replaces it, has run in this world: once for each attempt, restarts included."""
+        return self.bodies.calls(step.name)
+
+    def replace(self, step: Step[P, R], fake: Callable[P, R] | Callable[P, Awaitable[R]]) -> None:
+        """From now on run this instead of the step's body, with the same arguments: on the event loop, `def` or `async def`.
+
+        What it raises is the attempt's failure; `step_info()` works in it. The step's own options (retries, time-outs) hold.
+        """
+        self.bodies.replace(step.name, fake)
 
     # --- time and trouble ---
 
@@ -166,35 +258,32 @@ class World:
 
         A step that runs for longer than a second is left running: perhaps only the clock can end it.
         """
-        for _ in range(3):
-            with anyio.move_on_after(PATIENCE) as patience:
-                await self.runtime.settled()
-            if patience.cancelled_caught:
-                return
-            for _ in range(3):  # whoever was told something gets the chance to do something about it
-                await asyncio.sleep(0)
+        with self._jumper.still():
+            await self._settle()
 
     async def run_until_idle(self) -> None:
         """Let everything happen that will: whenever nobody has anything to do, the clock jumps to what is due next."""
-        for _ in range(JUMPS_AT_MOST):
-            await self.settled()
-            due = self.clock.next_due()
-            if due is None:
-                return
-            self.clock.move_to(due)
+        with self._jumper.still():
+            for _ in range(JUMPS_AT_MOST):
+                await self._settle()
+                due = self.clock.next_due()
+                if due is None:
+                    return
+                self.clock.jump(due)
         raise AssertionError(f"after {JUMPS_AT_MOST} jumps of the clock there is still something due: {self.clock!r}")
 
     async def advance(self, by: timedelta) -> None:
         """Move the clock, stopping wherever something is due on the way until it has happened; then remove what has expired."""
-        end = self.clock.now() + by.total_seconds()
-        await self.settled()
-        while (due := self.clock.next_due()) is not None and due <= end:
-            self.clock.move_to(due)
-            await self.settled()
-        self.clock.move_to(end)
-        await self.settled()
-        await self.runtime.sweep()
-        await self.settled()
+        with self._jumper.still():
+            end = self.clock.now() + by.total_seconds()
+            await self._settle()
+            while (due := self.clock.next_due()) is not None and due <= end:
+                self.clock.jump(due)
+                await self._settle()
+            self.clock.move_to(end)
+            await self._settle()
+            await (await self._current()).sweep()
+            await self._settle()
 
     def crash_at(self, point: CrashPoint, nth: int = 1) -> None:
         """Let the host crash around its nth commit from now. It starts again by itself; who waits for an answer gets CommitUncertain."""
@@ -203,40 +292,125 @@ class World:
     @contextmanager
     def slow_disk(self) -> Iterator[None]:
         """Inside, no commit becomes durable; all of them do afterwards."""
-        self.store.hold()
+        store = self.store
+        store.hold()
         try:
-            yield
+            with self._jumper.still():
+                yield
         finally:
-            self.store.flow()
+            store.flow()
 
     async def restart(self, actors: Iterable[type] | None = None) -> None:
         """End the host as kill -9 would, and start another one on its store: with these types, as a deploy does, if any are given.
 
         What was not durable is lost; who waits for it is told.
         """
-        await self._end()
-        if actors is not None:
-            self._settings = replace(self._settings, registry=Registry.of_classes(actors))
-        await self._begin()
+        with self._jumper.still():
+            await self._current()
+            await self._end()
+            if actors is not None:
+                self._settings = replace(self._settings, registry=Registry.of_classes(actors))
+            await self._begin()
+
+    async def _settle(self) -> None:
+        for _ in range(3):
+            if not await self._at_rest():
+                return
+            for _ in range(3):  # whoever was told something gets the chance to do something about it
+                await asyncio.sleep(0)
+
+    async def _at_rest(self) -> bool:
+        """Return once no actor has anything to do now: True; or once that takes too long: False."""
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                try:
+                    await (await self._current()).settled()
+                except CommitUncertain:  # the next epoch begins
+                    await asyncio.sleep(0)
+                else:
+                    return True
+        return False
+
+    async def _explain(self, awaited: list[str]) -> str:
+        """Why nothing goes on, for people."""
+        what = ", ".join(dict.fromkeys(awaited))
+        lines = [f"the test waits for {what}, and nothing can happen: nobody has anything to do, and nothing is due"]
+        async for info in self.runtime.actors():
+            if info.status in ("suspended", "quarantined"):
+                waits = ", ".join(f"{wait.kind} {wait.name}".strip() for wait in info.waits)
+                lines.append(
+                    f"    {info.id} is {info.status}{': it waits for ' if waits else ''}{waits}{f': {info.error}' if info.error else ''}"
+                )
+        lines.append("Send what is waited for, or end what waits; World(autojump=False) waits for ever.")
+        return "\n".join(lines)
+
+    # --- life ---
+
+    def under(self, scenario: Scenario, number: int) -> World:
+        """A new world of the same kind, the so manieth, in which a scenario plays."""
+        store = self._url if self._url == "memory:" else f"{self._url}-{number}"
+        return self._model(store=store, scenario=str(scenario))
+
+    @property
+    def commits(self) -> int:
+        """The batches that were committed, or not, since the world began."""
+        return self.store.commits - self._opening
 
     async def __aenter__(self) -> Self:
-        await self._begin()
+        self.is_entered = True  # and whoever has done so is to leave it, too
+        await self._current()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._has_ended = True
+        if self._jumping is not None:
+            self._jumping.cancel()
+            await asyncio.wait([self._jumping])
+        if self._keeper is None:
+            return
         self.store.flow()
-        runtime, self._runtime = self.runtime, None
-        await runtime.__aexit__(None, None, None)
-        await self.store.close()
+        keeper, self._keeper = self._keeper, None
+        try:
+            await keeper.end()
+        except Exception as problem:
+            if error is None:
+                raise
+            error.add_note(f"The world's host had ended: {type(problem).__name__}: {problem}")
+        finally:
+            await self.store.close()
+
+    async def _current(self) -> Runtime:
+        """The runtime of now; the first one begins when it is wanted. Raises what it has ended with."""
+        if self._has_ended:
+            raise RuntimeNotRunning("a world that has been left")
+        if self._keeper is None:
+            async with self._first:
+                await self._begin_once()
+        assert self._keeper is not None
+        if self._keeper.problem is not None:
+            raise self._keeper.problem
+        return self._keeper.runtime
+
+    async def _begin_once(self) -> None:
+        if self._keeper is not None:
+            return
+        await self._begin()
+        self._opening = self.store.commits
+        for crash in self.scenario.crashes:
+            self.store.crash_at(crash.point, crash.nth)
+        if self._autojump:
+            self._jumping = asyncio.create_task(self._jumper.run(), name="the clock of a world")
 
     async def _begin(self) -> None:
-        beneath: Store = MemoryStore(self._disk) if self._url == "memory:" else open_store(self._url)
-        self._store = UnsteadyStore(beneath)
-        self._runtime = await Runtime.with_settings(self._store, self._settings).__aenter__()
+        beneath = MemoryStore(self._disk) if self._url == "memory:" else open_store(self._url)
+        self._store = UnsteadyStore(beneath, self._store)
+        self._keeper = Keeper(Runtime.with_settings(self._store, self._settings))
+        await self._keeper.begin()
 
     async def _end(self) -> None:
+        assert self._keeper is not None
         self.store.flow()
         self.runtime.abort()
         with suppress(CommitUncertain):  # it may be dying of another crash already
-            await self.runtime.__aexit__(None, None, None)
+            await self._keeper.end()
         await self.store.close()
