@@ -272,6 +272,20 @@ async def test_failed_attempts_are_counted_over_a_restart(world: World, diary: L
     assert (before, len(diary.begun)) == (2, 3)
 
 
+async def test_a_steps_key_is_never_used_for_another_asking(world: World, diary: Log) -> None:
+    anew = world.options(if_exists="restart")
+    for _ in range(2):
+        await (await anew.start(Worker.run, "w", "succeed", 1)).result()
+    await world.restart()
+    await (await world.start(Worker.run, "other", "succeed", 1)).result()
+    await world.ref(Worker, "idle").ask(Worker.many, 2)
+    await world.ref(Worker, "w").delete()
+
+    await (await world.start(Worker.run, "w", "succeed", 1)).result()
+
+    assert len(set(diary.begun)) == len(diary.begun) == 6
+
+
 async def test_options_of_the_call_are_recorded_with_it(world: World, diary: Log, options: dict[str, Any]) -> None:
     options["retry"] = STUBBORN
     worker = await world.start(Worker.run, "w", "fail", 5)
