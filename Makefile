@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain torture others check format coverage golden bench clean
+.PHONY: help environment demo test plain torture others check format coverage golden promises bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
@@ -54,6 +54,9 @@ coverage: environment  ## which lines the plain suite never reaches
 
 golden: environment  ## write the golden store of this release, once: RELEASE=v1_2
 	$(BIN)/python -m tests.durability.goldens.write $(RELEASE)
+
+promises: environment  ## write docs/promises.md: every promise, the tests that hold it, what was broken
+	$(BIN)/python -m tests.project.promises
 
 bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
 	@for benchmark in commit turns client workflows timers replay rest imports; do \

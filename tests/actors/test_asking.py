@@ -149,6 +149,7 @@ async def test_an_answer_comes_over_a_restart_and_is_asked_for_once(world: World
     assert await world.ref(Oracle, "o").query(Oracle.count) == 1
 
 
+@pytest.mark.promise("nobody-waits-in-vain")
 @pytest.mark.parametrize(
     ("what", "args", "heard"),
     [
@@ -223,6 +224,7 @@ async def test_a_start_with_other_arguments_is_refused_inside_too(world: World) 
 # --- earlier lives, and no life ---
 
 
+@pytest.mark.promise("one-start-one-life")
 async def test_a_reply_to_an_earlier_life_is_dropped(world: World) -> None:
     await world.start(Pilgrim.run, "p", "ask", 60.0)
     await world.settled()
@@ -243,6 +245,7 @@ async def test_a_late_reply_after_a_time_out_is_dropped(world: World) -> None:
     assert await world.dead_letters() == []
 
 
+@pytest.mark.promise("nobody-waits-in-vain")
 @pytest.mark.parametrize("what", ["ask", "result"])
 async def test_whoever_waits_for_an_actor_that_is_deleted_is_told(world: World, what: str) -> None:
     await world.start(Oracle.run, "o", 2 * HOUR)
@@ -266,6 +269,7 @@ async def test_a_reply_makes_no_actor_of_one_that_is_deleted(world: World) -> No
     assert [info.id.key async for info in world.actors(Pilgrim)] == []
 
 
+@pytest.mark.promise("signals-overtake-events")
 async def test_signals_are_heard_while_an_answer_is_awaited(world: World) -> None:
     pilgrim = await world.start(Pilgrim.run, "p", "ask", HOUR)
 

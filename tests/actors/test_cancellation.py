@@ -407,6 +407,7 @@ FATES: Final[dict[str, tuple[list[str], list[Any]]]] = {
 }
 
 
+@pytest.mark.promise("cancelled-once-and-clean")
 @pytest.mark.parametrize("how", list(WAYS))
 async def test_whatever_is_awaited_is_cancelled_with_the_reason(clinic: World, diary: Log, how: str) -> None:
     patient = await clinic.start(Patient.run, "p-1", how)
@@ -455,6 +456,7 @@ async def test_a_handler_is_cancelled_like_a_workflow_and_its_asker_told(clinic:
     assert await left_behind(clinic, patient) == {}
 
 
+@pytest.mark.promise("cancelled-once-and-clean")
 @pytest.mark.parametrize("how", list(WAYS))
 async def test_a_termination_cleans_nothing_up_and_leaves_nothing(clinic: World, diary: Log, how: str) -> None:
     patient = await clinic.start(Patient.run, "p-1", how)

@@ -105,6 +105,7 @@ def hang(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.promise("quarantine-touches-no-other")
 @pytest.mark.parametrize("migration", [leave, hang])
 async def test_a_migration_that_leaves_or_hangs_stops_its_actor_alone(deploy: Deploy, migration: Any) -> None:
     async with deploy(Tally1) as world:
@@ -341,6 +342,7 @@ def parcel(version: int, weighed: str, *replays: int) -> Any:
     return Parcel
 
 
+@pytest.mark.promise("what-does-not-fit-goes-on-later")
 async def test_the_code_of_before_takes_back_what_the_new_code_could_not_replay(deploy: Deploy) -> None:
     old, new = parcel(2, "weighed"), parcel(3, "weighted", 2)
     async with deploy(old) as world:

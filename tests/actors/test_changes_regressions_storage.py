@@ -123,6 +123,7 @@ def test_no_memory_is_reserved_for_what_an_export_cannot_hold() -> None:
         list(_archive.read_archive(damaged))
 
 
+@pytest.mark.promise("retention-takes-whole")
 async def test_an_actor_is_not_forgotten_before_its_messages_have_an_outcome(make_world: MakeWorld) -> None:
     world = await make_world(Guest)
     guest = await world.start(Guest.stay, "g")
@@ -161,6 +162,7 @@ async def test_what_a_host_died_in_is_known_where_its_actors_go(tmp_path: Path) 
     assert (crumbs.found(), crumbs.found_steps()) == (None, {})
 
 
+@pytest.mark.promise("backups-are-one-moment")
 async def test_of_a_restored_copy_nobody_knows_which_steps_ran(tmp_path: Path) -> None:
     url, copy, again = (f"lmdb:{tmp_path}/{name}" for name in ("store", "copy", "again"))
     async with Runtime(url, [Buyer]) as runtime:

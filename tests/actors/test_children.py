@@ -49,6 +49,7 @@ STRAYS: dict[str, type[Exception]] = {
 # --- beginnings ---
 
 
+@pytest.mark.promise("atomic-turns", "children-once")
 async def test_a_turn_that_is_rolled_back_spawns_nothing(make_world: MakeWorld) -> None:
     world = await make_world(*FAMILY)
     matron = world.ref(Matron, "m")
@@ -62,6 +63,7 @@ async def test_a_turn_that_is_rolled_back_spawns_nothing(make_world: MakeWorld) 
     assert (await matron.info()).children == ()
 
 
+@pytest.mark.promise("atomic-turns", "children-once")
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("nth", range(1, 7))
 async def test_a_crash_around_any_commit_loses_and_doubles_no_child(make_world: MakeWorld, point: CrashPoint, nth: int) -> None:
@@ -144,6 +146,7 @@ async def test_a_query_and_the_outside_spawn_nothing(make_world: MakeWorld) -> N
         spawn(Child.run, "a")
 
 
+@pytest.mark.promise("children-once")
 def test_a_parents_close_has_three_ways() -> None:
     with pytest.raises(ValueError, match=r"'forget' is none of 'cancel', 'abandon', 'terminate'"):
         spawn.options(on_parent_close="forget")  # type: ignore[arg-type]
@@ -255,6 +258,7 @@ async def test_a_cancelled_child_is_told_to_its_parent_as_actor_cancelled(make_w
     assert "enough" in str(failed.value.__cause__)
 
 
+@pytest.mark.promise("children-once")
 @pytest.mark.parametrize(("word", "ended", "error"), [("done", "completed", type(None)), ("fail", "failed", Trouble)])
 async def test_a_childs_end_is_heard_once_over_restarts(make_world: MakeWorld, word: str, ended: str, error: type) -> None:
     world = await make_world(*FAMILY)

@@ -194,6 +194,7 @@ async def test_clean_up_may_do_whatever_the_workflow_might(make_world: MakeWorld
     assert await reason(tenant) == "moving"
 
 
+@pytest.mark.promise("leaving-memory-changes-nothing")
 @pytest.mark.parametrize("how", ["in_an_anyio_group", "by_steps", "in_time"])
 async def test_clean_up_while_an_actor_leaves_memory_says_nothing(make_world: MakeWorld, how: str) -> None:
     world = await make_world(Tenant, Porter, max_active=0)
@@ -204,6 +205,7 @@ async def test_clean_up_while_an_actor_leaves_memory_says_nothing(make_world: Ma
     assert (await tenant.info()).status == "suspended"  # and no warning was heard, which would be an error
 
 
+@pytest.mark.promise("cancelled-once-and-clean")
 async def test_a_second_cancel_does_not_break_into_the_clean_up(make_world: MakeWorld) -> None:
     world = await make_world(Tenant, Porter)
     tenant = await world.start(Tenant.run, "t-1", "in_time")
@@ -278,6 +280,7 @@ async def test_a_workflow_that_swallows_its_cancellation_has_completed(make_worl
     assert (await sluggish.info()).status == "completed"
 
 
+@pytest.mark.promise("cancelled-once-and-clean")
 async def test_clean_up_beyond_its_grace_is_broken_off_and_said(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
     world = await make_world(Sluggish)
     sluggish = await world.start(Sluggish.run, "s", DAY)

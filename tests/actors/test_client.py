@@ -157,6 +157,7 @@ async def test_references_from_a_client_work_in_the_host(client: Client) -> None
     assert await bob.query(Account.received_from, "ada") == [30]
 
 
+@pytest.mark.promise("order-per-sender-and-lane")
 async def test_messages_of_one_client_keep_their_order(client: Client) -> None:
     bob = client.ref(Account, "bob")
 
@@ -166,6 +167,7 @@ async def test_messages_of_one_client_keep_their_order(client: Client) -> None:
     assert await bob.query(Account.received_from, "ada") == list(range(100))
 
 
+@pytest.mark.promise("keys-happen-once")
 async def test_the_same_key_happens_once_over_all_processes(world: World, client: Client, store_url: str) -> None:
     async with Client(store_url) as other:
         everywhere = [each.ref(Counter, "a").options(idempotency_key="k") for each in (world, client, other)]
@@ -197,6 +199,7 @@ async def is_waiting(world: World, key: str, events: int) -> bool:
         return False
 
 
+@pytest.mark.promise("nobody-waits-in-vain")
 async def test_whoever_waits_when_the_client_ends_is_told(world: World, store_url: str) -> None:
     client = Client(store_url)
     with world.slow_disk():
@@ -219,6 +222,7 @@ async def test_what_is_raised_inside_leaves_as_it_was(world: World, store_url: s
 # --- while hosts come and go ---
 
 
+@pytest.mark.promise("asks-outlive-hosts")
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("nth", [1, 2])
 async def test_an_ask_survives_a_crash_at_any_commit(world: World, client: Client, point: CrashPoint, nth: int) -> None:
@@ -232,6 +236,7 @@ async def test_an_ask_survives_a_crash_at_any_commit(world: World, client: Clien
     assert world.store.crashes == 1
 
 
+@pytest.mark.promise("asks-outlive-hosts")
 async def test_an_ask_survives_the_death_of_its_host(lonely: Client, store_url: str) -> None:
     counter = lonely.ref(Counter, "old")
     with HostProcess(store_url) as host:
@@ -275,6 +280,7 @@ async def test_a_killed_hosts_door_is_cleared_away_by_the_next(lonely: Client, s
     assert not own.parent.exists()
 
 
+@pytest.mark.promise("acknowledged-is-kept", "asks-outlive-hosts")
 async def test_what_was_sent_without_a_host_is_handled_by_the_next(lonely: Client, store_url: str) -> None:
     counter = lonely.ref(Counter, "old")
     await counter.send_event(Counter.add, 1)

@@ -80,6 +80,7 @@ def test_plain_data_comes_back_equal_from_every_codec(name: str, value: object) 
     assert codec.decode(codec.encode(value)) == value
 
 
+@pytest.mark.promise("nothing-mutable-crosses")
 def test_what_is_decoded_shares_nothing_with_what_was_encoded(codec: Codec) -> None:
     lines = {"n": [1]}
 
@@ -176,6 +177,7 @@ def test_an_endless_structure_is_refused_by_msgspec_alone() -> None:
         codec_named("msgspec").encode(ring)
 
 
+@pytest.mark.promise("damage-costs-one-actor")
 @given(st.binary(max_size=40))
 @pytest.mark.parametrize("name", ["msgspec", "msgspec-json"])
 def test_damaged_bytes_raise_one_error_only(name: str, data: bytes) -> None:
@@ -189,6 +191,7 @@ def test_damaged_pickles_raise_one_error_only(data: bytes) -> None:
         PickleCodec().decode(data)
 
 
+@pytest.mark.promise("moved-classes-load")
 def test_a_class_that_moved_is_found_by_its_rename(shop: Any) -> None:
     stored = PickleCodec().encode(defined(shop, "Basket")("sku-1"))
     del shop.Basket

@@ -456,6 +456,7 @@ def test_states_agree_once_their_leaves_are_set(state: dict[str, Any]) -> None:
     assert mended(state, stored) == []
 
 
+@pytest.mark.promise("replay-is-checked")
 @given(values, values)
 def test_two_values_end_up_equal_or_are_told_apart(rebuilt: Any, stored: Any) -> None:
     state = {"it": rebuilt}

@@ -9,7 +9,7 @@ from perdure.actors import current_actor, durable_actor, emit, on_event, query, 
 
 from .conftest import MakeWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("nothing-mutable-crosses")]
 
 
 @step

@@ -338,6 +338,7 @@ async def play(world: World, pause: Pause) -> None:
 # --- plain asyncio and anyio ---
 
 
+@pytest.mark.promise("what-waits-goes-on")
 @pytest.mark.parametrize(
     ("recipe", "answer"),
     [
@@ -382,6 +383,7 @@ async def test_a_full_queue_holds_the_handler_that_puts(kitchen: World, pause: P
     assert await started.result() == ["a", "b", "c"]
 
 
+@pytest.mark.promise("primitives-may-be-kept")
 async def test_locks_events_and_conditions_in_self_outlive_the_host(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "cook_on_the_stove")
     await ref.send_event(Kitchen.cook, "wait_for_a_change")
@@ -398,6 +400,7 @@ async def test_locks_events_and_conditions_in_self_outlive_the_host(kitchen: Wor
 # --- signals and conditions ---
 
 
+@pytest.mark.promise("signals-are-kept")
 async def test_signals_go_to_the_longest_waiter_first(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "hear_three")
 
@@ -409,6 +412,7 @@ async def test_signals_go_to_the_longest_waiter_first(kitchen: World, pause: Pau
     assert await ref.result() == ["soup", "fish", "cake"]
 
 
+@pytest.mark.promise("signals-are-kept")
 async def test_early_signals_are_kept_in_order(kitchen: World, pause: Pause) -> None:
     ref = kitchen.ref(Kitchen, KEY)
     for what in ("soup", "fish", "cake"):
@@ -421,6 +425,7 @@ async def test_early_signals_are_kept_in_order(kitchen: World, pause: Pause) -> 
     assert await started.result() == ["soup", "fish", "cake"]
 
 
+@pytest.mark.promise("signals-are-kept")
 async def test_a_wait_that_timed_out_takes_no_signal(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "hear_in_vain")
     await play(kitchen, pause)
@@ -464,6 +469,7 @@ async def test_conditions_wake_each_other_within_one_turn(kitchen: World, pause:
     assert await ref.result() == ["ring", "first", "second"]
 
 
+@pytest.mark.promise("one-piece-at-a-time", "signals-overtake-events")
 async def test_events_wait_for_the_slot_while_signals_pass(kitchen: World, pause: Pause) -> None:
     ref = kitchen.ref(Kitchen, KEY)
     await ref.send_event(Kitchen.cook, "hear")
@@ -516,6 +522,7 @@ async def test_a_task_that_fails_unheard_is_a_dead_letter_elsewhere(kitchen: Wor
 # --- failures while something waits ---
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace")
 @pytest.mark.parametrize(
     ("fails", "error"),
     [(("break_a_plate",), LookupError), (("cook", "fail_at_once"), LookupError), (("keep_a_lock",), NotSerializable)],
@@ -545,6 +552,7 @@ async def test_a_sent_event_is_retried_and_put_aside_beside_a_workflow(kitchen: 
     assert await ref.query(Kitchen.all_told) == []
 
 
+@pytest.mark.promise("done-after-a-wait-is-done")
 async def test_a_failure_after_a_wait_keeps_what_was_done(kitchen: World, pause: Pause) -> None:
     ref = kitchen.ref(Kitchen, KEY)
     await ref.send_event(Kitchen.cook, "fail_later")
@@ -555,6 +563,7 @@ async def test_a_failure_after_a_wait_keeps_what_was_done(kitchen: World, pause:
     assert await ref.query(Kitchen.all_told) == ["before"]
 
 
+@pytest.mark.promise("done-after-a-wait-is-done")
 async def test_whoever_asked_is_told_of_a_failure_after_a_wait(kitchen: World) -> None:
     asking = asyncio.create_task(kitchen.ref(Kitchen, KEY).ask(Kitchen.cook, "fail_later"))
 
@@ -593,6 +602,7 @@ async def test_whoever_comes_after_the_end_is_told_so(kitchen: World, pause: Pau
     assert await ref.query(Kitchen.all_told) == ["cleaned up"]
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 async def test_events_that_wait_at_the_end_are_answered_or_put_aside(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "hear")
     await ref.send_event(Kitchen.cook, "take_three")
@@ -608,6 +618,7 @@ async def test_events_that_wait_at_the_end_are_answered_or_put_aside(kitchen: Wo
     assert [letter.handler for letter in await kitchen.dead_letters()] == ["cook", "tell"]
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 async def test_untaken_signals_are_dead_letters_at_the_end(kitchen: World, pause: Pause) -> None:
     ref = kitchen.ref(Kitchen, KEY)
     for what in ("soup", "fish"):
@@ -635,6 +646,7 @@ async def test_a_handler_that_waits_at_the_end_is_cancelled(kitchen: World, paus
     assert (await ref.info()).status == "completed"
 
 
+@pytest.mark.promise("signals-are-kept")
 async def test_a_new_life_keeps_state_events_and_signals(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "hear", 3)
     before = (await ref.info()).incarnation
@@ -651,6 +663,7 @@ async def test_a_new_life_keeps_state_events_and_signals(kitchen: World, pause: 
 # --- starting, and the result ---
 
 
+@pytest.mark.promise("one-start-one-life")
 async def test_a_start_is_one_start_however_often_it_comes(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "hear")
     await pause(kitchen)
@@ -665,6 +678,7 @@ async def test_a_start_is_one_start_however_often_it_comes(kitchen: World, pause
     assert await again.result() == "soup"
 
 
+@pytest.mark.promise("one-start-one-life")
 async def test_a_restart_keeps_waiting_messages_and_ends_the_old_life(kitchen: World, pause: Pause) -> None:
     ref = await kitchen.start(Kitchen.run, KEY, "take_three")
     await ref.ask(Kitchen.tell, "of the old life")

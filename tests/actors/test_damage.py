@@ -29,6 +29,7 @@ def rows(disk: MemoryDisk, table: Table) -> dict[bytes, bytes]:
     return {key: value for key, value in disk.rows.items() if key.startswith(PREFIX[table])}
 
 
+@pytest.mark.promise("quarantine-keeps-everything", "quarantine-touches-no-other", "damage-costs-one-actor")
 @pytest.mark.parametrize("table", [Table.ACTOR, Table.MAILBOX])
 async def test_nothing_is_written_over_the_messages_of_a_damaged_actor(disk: MemoryDisk, table: Table) -> None:
     damaged = max(rows(disk, table))

@@ -134,6 +134,7 @@ async def surely(work: Callable[[], Awaitable[T]]) -> T:
 # --- redriven ---
 
 
+@pytest.mark.promise("letters-come-back-once")
 async def test_letters_are_put_back_in_the_order_of_their_coming(make_world: MakeWorld) -> None:
     world = await make_world(Press)
     press = await spoil(world, "a", "b", "c")
@@ -157,6 +158,7 @@ async def test_only_the_letters_that_are_named_are_put_back(make_world: MakeWorl
     assert [letter.seq for letter in await world.dead_letters()] == [second]
 
 
+@pytest.mark.promise("letters-come-back-once")
 async def test_asked_at_the_same_time_each_is_put_back_once(make_world: MakeWorld) -> None:
     world = await make_world(Press)
     press = await spoil(world, "a", "b")
@@ -168,6 +170,7 @@ async def test_asked_at_the_same_time_each_is_put_back_once(make_world: MakeWorl
     assert await press.query(Press.pages) == ["a", "b"]
 
 
+@pytest.mark.promise("letters-come-back-once")
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("point", CrashPoint)
 async def test_over_a_crash_at_any_commit_each_is_put_back_once(make_world: MakeWorld, point: CrashPoint, nth: int) -> None:

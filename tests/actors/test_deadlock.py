@@ -38,7 +38,7 @@ from perdure.actors.testing import World
 
 from .conftest import MakeWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("deadlocks-are-named")]
 
 
 @durable_actor

@@ -25,6 +25,7 @@ async def total(world: World, keys: str) -> int:
     return sum([await world.ref(Account, key).query(Account.total) for key in keys])
 
 
+@pytest.mark.promise("order-per-sender-and-lane")
 async def test_what_one_account_gives_another_gets(make_world: MakeWorld) -> None:
     world = await make_world(Account)
     ada, bob = world.ref(Account, "ada"), world.ref(Account, "bob")
@@ -37,6 +38,7 @@ async def test_what_one_account_gives_another_gets(make_world: MakeWorld) -> Non
     assert await bob.query(Account.received_from, "ada") == [10, 20, 30]
 
 
+@pytest.mark.promise("exactly-once-state", "atomic-turns", "messages-exactly-once")
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("nth", range(1, 6))
 async def test_money_is_conserved_over_a_crash_at_any_commit(make_world: MakeWorld, point: CrashPoint, nth: int) -> None:
@@ -56,6 +58,7 @@ async def test_money_is_conserved_over_a_crash_at_any_commit(make_world: MakeWor
     assert await total(world, "abcd") == 400
 
 
+@pytest.mark.promise("acknowledged-is-kept")
 async def test_a_message_that_was_acknowledged_is_handled_after_a_crash(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")
@@ -68,6 +71,7 @@ async def test_a_message_that_was_acknowledged_is_handled_after_a_crash(make_wor
     assert await counter.query(Counter.value) == 3
 
 
+@pytest.mark.promise("acknowledged-is-kept")
 async def test_what_was_not_durable_is_gone_after_a_restart(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")
@@ -91,6 +95,7 @@ async def test_a_chain_of_a_thousand_hops_takes_few_commits(make_world: MakeWorl
     assert world.store.commits - before <= 40  # ten of them on a quiet machine: benchmarks/turns.py
 
 
+@pytest.mark.promise("signals-overtake-events")
 async def test_a_signal_overtakes_events_that_wait(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")

@@ -159,6 +159,7 @@ def test_frames_are_whole_however_their_bytes_arrive(frames: list[ClientFrame], 
     assert arrived == frames
 
 
+@pytest.mark.promise("clients-hold-up-nobody")
 @given(st.binary())
 def test_bytes_that_are_no_frame_raise_nothing_else(data: bytes) -> None:
     for raw in (data, len(data).to_bytes(4, "big") + data):
@@ -244,6 +245,7 @@ async def test_a_client_that_comes_again_replaces_itself(guest: Visitor, store: 
     await again.leaves()
 
 
+@pytest.mark.promise("clients-hold-up-nobody")
 async def test_a_client_that_does_not_read_is_shown_out_and_loses_nothing(
     world: World, guest: Visitor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

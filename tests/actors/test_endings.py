@@ -14,7 +14,7 @@ from perdure.storage import CommitUncertain, MemoryStore
 from .bank import Counter
 from .conftest import MakeWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("nobody-waits-in-vain")]
 
 Effect = Callable[[World, ActorRef[Counter]], Awaitable[object]]
 

@@ -12,7 +12,7 @@ from perdure.actors.testing import World
 from .bank import Account, Counter
 from .conftest import MakeWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("nothing-leaves-before-durable")]
 
 Effect = Callable[[World, ActorRef[Counter]], Awaitable[object]]
 
@@ -76,6 +76,7 @@ async def test_nothing_leaves_before_its_cause_is_durable(make_world: MakeWorld,
     told.exception()
 
 
+@pytest.mark.promise("one-line-of-batches", "linearizable")
 async def test_a_chain_runs_ahead_of_the_disk_and_is_heard_behind_it(make_world: MakeWorld) -> None:
     world = await make_world(Account)
     ada, bob = world.ref(Account, "ada"), world.ref(Account, "bob")

@@ -55,6 +55,7 @@ def once(counter: ActorRef[Counter], key: str = "k") -> ActorRef[Counter]:
     return counter.options(idempotency_key=key)
 
 
+@pytest.mark.promise("keys-happen-once")
 async def test_a_repetition_gets_the_recorded_answer(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")
@@ -74,6 +75,7 @@ async def test_an_exception_is_an_outcome_too(make_world: MakeWorld) -> None:
             await once(counter).ask(Counter.fail_after_adding, 3)
 
 
+@pytest.mark.promise("keys-happen-once")
 @pytest.mark.parametrize("point", CrashPoint)
 async def test_asking_again_after_a_crash_happens_once(make_world: MakeWorld, point: CrashPoint) -> None:
     world = await make_world(Counter)
@@ -87,6 +89,7 @@ async def test_asking_again_after_a_crash_happens_once(make_world: MakeWorld, po
     assert await counter.query(Counter.value) == 3
 
 
+@pytest.mark.promise("keys-happen-once")
 async def test_repetitions_at_the_same_time_share_one_turn(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")
@@ -124,6 +127,7 @@ async def test_a_repetition_waits_for_a_message_in_back_off(make_world: MakeWorl
     assert len(await world.dead_letters()) == 1
 
 
+@pytest.mark.promise("keys-happen-once")
 async def test_a_key_for_something_else_is_refused(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")
@@ -147,6 +151,7 @@ async def test_equal_arguments_are_the_same_whatever_their_identities(make_world
     assert again == 1
 
 
+@pytest.mark.promise("keys-outlive-their-actor")
 async def test_keys_belong_to_one_actor_and_expire(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter, other = world.ref(Counter, "a"), world.ref(Counter, "b")
@@ -195,6 +200,7 @@ async def test_a_quarantined_actor_refuses_repetitions_too(make_world: MakeWorld
             await asyncio.wait_for(needy.ask(Needy.work), 5)
 
 
+@pytest.mark.promise("keys-outlive-their-actor")
 async def test_a_key_does_not_expire_before_its_message_is_handled(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")

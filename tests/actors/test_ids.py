@@ -13,6 +13,8 @@ from perdure.storage import MAX_KEY_BYTES
 from .bank import Counter
 from .conftest import MakeWorld
 
+pytestmark = pytest.mark.promise("a-key-is-any-text")
+
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200).filter(lambda key: len(key.encode()) <= 200)
 
 ODD_KEYS = ["", " ", "\0", "\0" * 200, "ключ", "🔑" * 50, "a/b", "a\nb", "ÿ", "\uffff", "o-1", "o-10"]

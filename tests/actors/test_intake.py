@@ -29,6 +29,7 @@ async def offer_addition(store: Store, number: int, key: str = "a") -> None:
     await store.offer(0, ARRIVAL_ROW.pack(ArrivalRow("Counter", key, envelope)))
 
 
+@pytest.mark.promise("a-full-disk-loses-nothing")
 async def test_offers_wait_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit_module, "RETRY_WHEN_FULL", 0.01)
     store = MemoryStore()
@@ -43,6 +44,7 @@ async def test_offers_wait_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatc
         assert await runtime.ref(Counter, "a").query(Counter.value) == 5
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 async def test_an_offer_to_an_impossible_key_becomes_a_dead_letter() -> None:
     store = MemoryStore()
     async with Runtime(store, [Counter]) as runtime:

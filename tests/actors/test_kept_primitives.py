@@ -10,7 +10,7 @@ from perdure.actors import continue_as_new, durable_actor, on_event, on_signal, 
 
 from .conftest import MakeWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("primitives-may-be-kept")]
 
 
 @durable_actor
@@ -77,6 +77,7 @@ async def test_a_queue_is_waited_for_again_after_a_rest(make_world: MakeWorld) -
         assert await taking == item
 
 
+@pytest.mark.promise("one-piece-at-a-time")
 async def test_locks_are_contended_for_in_one_turn_after_the_other(make_world: MakeWorld) -> None:
     world = await make_world(Shelf)
     shelf = world.ref(Shelf, "s")

@@ -116,6 +116,7 @@ async def waiting(world: World, work: Awaitable[Any]) -> asyncio.Future[Any]:
     return begun
 
 
+@pytest.mark.promise("keys-happen-once")
 async def test_a_handler_that_waits_over_a_crash_is_found_again(make_world: MakeWorld, max_active: int) -> None:
     world = await make_world(Desk, max_active=max_active)
     desk = world.ref(Desk, "d")
@@ -133,6 +134,7 @@ async def test_a_handler_that_waits_over_a_crash_is_found_again(make_world: Make
     assert await desk.query(Desk.story) == ["work"]
 
 
+@pytest.mark.promise("done-after-a-wait-is-done")
 @pytest.mark.parametrize(("how", "error"), [("step", StepFailed), ("late", LookupError)])
 async def test_what_failed_after_it_waited_fails_alike_again(
     make_world: MakeWorld, max_active: int, how: str, error: type[Exception]
@@ -204,6 +206,7 @@ async def test_keys_hold_for_what_actors_send_and_ask(make_world: MakeWorld, max
     assert sorted(await desk.query(Desk.story)) == ["add", "noted", "work"]
 
 
+@pytest.mark.promise("keys-outlive-their-actor")
 async def test_every_way_of_calling_lets_its_key_expire(make_world: MakeWorld, max_active: int) -> None:
     world = await make_world(Desk, max_active=max_active)
     desk = await world.options(idempotency_key="start").start(Desk.run, "d", "begun")
@@ -222,6 +225,7 @@ async def test_every_way_of_calling_lets_its_key_expire(make_world: MakeWorld, m
     assert await desk.query(Desk.story) == ["begun", *["noted", "add"] * 2]
 
 
+@pytest.mark.promise("letters-come-back-once")
 async def test_a_letter_sent_again_since_is_not_handled_twice(make_world: MakeWorld, max_active: int) -> None:
     world = await make_world(Desk, Visitor, max_active=max_active)
     desk, visitor = world.ref(Desk, "d"), world.ref(Visitor, "v")
@@ -253,6 +257,7 @@ async def test_two_letters_of_one_key_are_one_message(make_world: MakeWorld, max
     assert await desk.query(Desk.story) == ["work", *["add"] * 4]
 
 
+@pytest.mark.promise("bounds-are-kept")
 async def test_a_quarantined_actor_keeps_no_more_signals_than_it_may(make_world: MakeWorld, max_active: int) -> None:
     world = await make_world(Vase, max_active=max_active)
     vase = world.ref(Vase, "v")
@@ -265,6 +270,7 @@ async def test_a_quarantined_actor_keeps_no_more_signals_than_it_may(make_world:
         await send_signal(vase, Vase.fall)
 
 
+@pytest.mark.promise("bounds-are-kept")
 async def test_a_buffer_of_signals_has_a_limit_in_every_life(make_world: MakeWorld, max_active: int) -> None:
     world = await make_world(Desk, max_active=max_active)
     desk = world.ref(Desk, "d")

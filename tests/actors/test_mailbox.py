@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perdure.actors._envelope import Envelope, Kind
@@ -53,6 +54,7 @@ class Traffic:
             self.lane.take()
 
 
+@pytest.mark.promise("order-per-sender-and-lane")
 @given(st.lists(st.tuples(st.sampled_from(["send", "stage", "restart", "take"]), st.integers(1, 2 * WINDOW)), max_size=30))
 def test_a_lane_gives_every_message_once_and_in_order(steps: list[tuple[str, int]]) -> None:
     traffic = Traffic()

@@ -212,6 +212,7 @@ def lived(tmp_path: Path) -> str:
     return f"lmdb:{tmp_path}/lived"
 
 
+@pytest.mark.promise("moving-loses-nothing")
 @pytest.mark.parametrize("done", range(len(STAGES) + 1))
 async def test_a_workflow_goes_on_elsewhere_at_the_line_where_it_stood(store_url: str, target: str, done: int) -> None:
     async with World(TYPES, store=store_url) as here:
@@ -229,6 +230,7 @@ async def test_a_workflow_goes_on_elsewhere_at_the_line_where_it_stood(store_url
     assert booked == ["Rome"]
 
 
+@pytest.mark.promise("moving-loses-nothing")
 async def test_actors_of_every_sort_arrive_as_they_were(store_url: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(TYPES, store=store_url) as here:
         await live(here, monkeypatch)
@@ -324,6 +326,7 @@ async def test_neither_end_may_have_a_host_that_runs(lived: str, target: str) ->
             await import_actors(target, io.BytesIO(export))
 
 
+@pytest.mark.promise("moving-loses-nothing")
 @pytest.mark.parametrize("nth", range(1, 5))
 @pytest.mark.parametrize("point", CrashPoint)
 async def test_an_import_that_was_killed_is_finished_by_another(
@@ -344,6 +347,7 @@ async def test_an_import_that_was_killed_is_finished_by_another(
     assert await exported(target) == export
 
 
+@pytest.mark.promise("moving-loses-nothing")
 async def test_an_actor_that_is_there_otherwise_keeps_all_of_them_out(lived: str, target: str) -> None:
     await diaries(lived, "a", "b")
     await diaries(target, "b", "c")
@@ -377,6 +381,7 @@ async def test_a_file_that_was_cut_short_anywhere_is_refused(lived: str, target:
     assert not was_made(target)
 
 
+@pytest.mark.promise("moving-loses-nothing")
 async def test_a_file_with_any_byte_changed_is_refused(lived: str, target: str) -> None:
     await diaries(lived, "a", "b")
     export = await exported(lived)

@@ -112,6 +112,7 @@ class Clock:
         return self.struck
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace")
 async def test_a_task_of_a_failed_activation_never_runs_as_another_actor(make_world: MakeWorld) -> None:
     MET.clear()
     world = await make_world(Litterer, Crowd)
@@ -133,6 +134,7 @@ async def test_a_busy_neighbour_changes_nothing_of_a_workflow(make_world: MakeWo
     assert await crowd.result() == "done"
 
 
+@pytest.mark.promise("one-start-one-life")
 async def test_a_life_does_not_fail_for_a_task_of_the_one_before(make_world: MakeWorld) -> None:
     world = await make_world(Crowd)
     crowd = await world.start(Crowd.run, "c", 2, 1)
@@ -162,6 +164,7 @@ async def test_a_timer_that_catches_up_misses_not_one_call(make_world: MakeWorld
     assert await clock.ask(Clock.read) == 2_500
 
 
+@pytest.mark.promise("turns-end")
 async def test_a_workflow_that_never_lets_go_stands_still_and_goes_on_when_it_is_mended(make_world: MakeWorld) -> None:
     MET.clear()
     world = await make_world(Spinner, Clock, turn_limit=0.2)

@@ -120,6 +120,7 @@ async def test_the_order_takes_two_weeks_and_an_hour(world: World) -> None:
     assert (before, (await order.info()).status) == ("suspended", "completed")
 
 
+@pytest.mark.promise("what-waits-goes-on", "steps-recorded-once")
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("nth", range(1, 8))
 async def test_a_crash_at_any_commit_changes_nothing_of_the_order(world: World, point: CrashPoint, nth: int) -> None:

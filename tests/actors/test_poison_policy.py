@@ -227,6 +227,7 @@ async def test_what_is_skipped_lies_aside_and_the_actor_goes_on(town: World, how
     assert ((await shop.info()).status, (await told(shop))[-1]) == ("suspended" if works else "idle", "goes well")
 
 
+@pytest.mark.promise("quarantine-keeps-everything")
 @pytest.mark.parametrize(("how", "works"), CASES)
 async def test_a_cautious_actor_stands_still_until_it_is_told_to_go_on(town: World, how: str, works: bool) -> None:
     shop = await begin(town, Cautious, works)

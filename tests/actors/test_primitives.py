@@ -167,6 +167,7 @@ def test_neither_asyncio_nor_anyio_is_named_on_disk(make: Callable[[], Any]) -> 
     assert [word for word in words if word.startswith(("asyncio", "anyio"))] == []
 
 
+@pytest.mark.promise("primitives-may-be-kept")
 @pytest.mark.anyio
 @pytest.mark.parametrize("make", [asyncio.Queue, asyncio.Event, lambda: asyncio.Semaphore(0), lambda: anyio.Semaphore(0), anyio.Event])
 async def test_waiters_are_all_that_is_lost(make: Callable[[], Any], tasks: list[asyncio.Task[Any]]) -> None:
@@ -369,6 +370,7 @@ def test_a_memory_stream_counts_its_clones_once(own: Callable[..., Any]) -> None
         end.receive_nowait()
 
 
+@pytest.mark.promise("primitives-may-be-kept")
 @pytest.mark.anyio
 async def test_a_memory_stream_loses_only_who_waits(own: Callable[..., Any], tasks: list[asyncio.Task[Any]]) -> None:
     send, receive = own(*anyio.create_memory_object_stream[int](0))
@@ -407,6 +409,7 @@ class OwnTask(asyncio.Task[Any]):
         self.more = threading.Lock()
 
 
+@pytest.mark.promise("not-durable-is-refused")
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("make", "cure"),

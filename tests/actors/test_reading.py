@@ -56,6 +56,7 @@ class Library:
         other.send_event(Library.lend, "dune")
 
 
+@pytest.mark.promise("queries-only-read")
 async def test_a_query_that_changes_state_is_found_out_and_undone(make_world: MakeWorld) -> None:
     world = await make_world(Library, resources={"catalogue": {"dune": 1}})
     library = world.ref(Library, "a")
@@ -67,6 +68,7 @@ async def test_a_query_that_changes_state_is_found_out_and_undone(make_world: Ma
     assert await library.query(Library.titles) == ["dune"]
 
 
+@pytest.mark.promise("queries-only-read")
 async def test_a_query_may_send_nothing(make_world: MakeWorld) -> None:
     world = await make_world(Library, resources={"catalogue": {"dune": 1}})
     library = world.ref(Library, "a")
@@ -75,6 +77,7 @@ async def test_a_query_may_send_nothing(make_world: MakeWorld) -> None:
         await library.query(Library.gossip, library)
 
 
+@pytest.mark.promise("queries-only-read")
 async def test_a_query_brings_nobody_into_memory(make_world: MakeWorld) -> None:
     world = await make_world(Counter)
     counter = world.ref(Counter, "a")

@@ -50,6 +50,7 @@ async def test_a_start_activates_only_actors_with_messages(make_world: MakeWorld
     assert (await world.ref(Counter, "busy").info()).attempts == 1
 
 
+@pytest.mark.promise("order-per-sender-and-lane")
 async def test_a_long_mailbox_is_handled_in_order_after_a_restart(make_world: MakeWorld) -> None:
     world = await make_world(Ledger)
     ledger = world.ref(Ledger, "a")
@@ -81,6 +82,7 @@ async def test_many_mailboxes_are_taken_up_though_nothing_else_happens(make_worl
     assert world.runtime.statistics().backlog == 0
 
 
+@pytest.mark.promise("leaving-memory-changes-nothing")
 async def test_few_actors_in_memory_serve_many(make_world: MakeWorld) -> None:
     world = await make_world(Counter, max_active=3)
     counters = [world.ref(Counter, str(number)) for number in range(40)]
@@ -103,6 +105,7 @@ async def test_leaving_the_runtime_finishes_what_was_sent(tmp_path_factory: pyte
         assert await runtime.ref(Counter, "a").query(Counter.value) == 100
 
 
+@pytest.mark.promise("one-host-per-store")
 async def test_a_second_host_on_a_store_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     url = f"lmdb:{tmp_path_factory.mktemp('store')}/store"
 

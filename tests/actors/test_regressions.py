@@ -199,6 +199,7 @@ async def test_a_handler_that_waits_is_cancelled_when_its_actor_continues_as_new
     assert await traveller.query(Traveller.begun) == [1, 2]
 
 
+@pytest.mark.promise("one-piece-at-a-time", "one-start-one-life")
 async def test_an_actor_restarted_before_it_goes_on_has_one_workflow(make_world: MakeWorld) -> None:
     world = await make_world(Traveller)
     traveller = await world.start(Traveller.run, "t", 1)
@@ -252,6 +253,7 @@ async def test_failures_of_stray_tasks_answer_nobody_and_are_all_kept(make_world
     assert sorted(letter.error for letter in letters) == ["ValueError: one", "ValueError: two"]
 
 
+@pytest.mark.promise("same-course-everywhere")
 async def test_what_init_draws_is_drawn_again_on_replay(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
     world = await make_world(Diary)
     diary, other = await world.start(Diary.run, "d"), await world.start(Diary.run, "e")
@@ -277,6 +279,7 @@ async def test_a_logger_that_was_kept_speaks_again_after_a_replay(make_world: Ma
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == ["one", "two"]
 
 
+@pytest.mark.promise("quarantine-keeps-everything")
 async def test_a_replay_that_exits_stands_still_and_spares_the_host(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await make_world(Diary)
     diary = await world.start(Diary.run, "d")
@@ -303,6 +306,7 @@ async def test_a_stream_ends_when_its_actor_is_deleted(make_world: MakeWorld) ->
     assert await reading == ["page"]
 
 
+@pytest.mark.promise("nobody-waits-in-vain")
 async def test_a_reader_is_told_that_the_host_has_ended() -> None:
     async with World([Diary]) as world:
         reading = asyncio.create_task(_read((await world.start(Diary.run, "d")).stream()))
@@ -343,6 +347,7 @@ async def test_an_item_of_a_late_step_does_not_bring_a_deleted_actor_back(make_w
         await porter.info()
 
 
+@pytest.mark.promise("steps-recorded-once")
 async def test_a_step_that_was_given_up_leaves_nothing_to_a_crash(make_world: MakeWorld) -> None:
     bell = Bell()
     world = await make_world(Porter, Caller, resources={"bell": bell})

@@ -25,7 +25,7 @@ from perdure.storage import CommitUncertain, keys
 
 from .conftest import MakeWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("retention-takes-whole")]
 
 
 DAY = timedelta(days=1)
@@ -98,6 +98,7 @@ async def test_a_new_life_has_its_own_time(make_world: MakeWorld) -> None:
     assert await order.result() == "ham for 200"
 
 
+@pytest.mark.promise("keys-outlive-their-actor")
 async def test_its_idempotency_keys_outlive_it_until_they_expire(make_world: MakeWorld) -> None:
     @durable_actor(retention=timedelta(hours=1))
     class Brief:

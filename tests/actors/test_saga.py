@@ -432,6 +432,7 @@ async def test_a_saga_that_ends_well_undoes_nothing(world: World, notes: Diary) 
     assert notes.undone == []
 
 
+@pytest.mark.promise("step-keys-are-stable")
 async def test_a_compensation_is_told_what_it_undoes(world: World, notes: Diary) -> None:
     await outcome(world, "book_all", "train")
 
@@ -439,6 +440,7 @@ async def test_a_compensation_is_told_what_it_undoes(world: World, notes: Diary)
     assert notes.compensated == {"train": Compensated(name, notes.keys["train"], "train is booked")}
 
 
+@pytest.mark.promise("sagas-undo")
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_way_out_undoes_what_was_done(world: World, notes: Diary, way: str) -> None:
     assert await outcome(world, "leave", way) == "left"
@@ -446,6 +448,7 @@ async def test_every_way_out_undoes_what_was_done(world: World, notes: Diary, wa
     assert notes.undone == ["hotel", "train"]
 
 
+@pytest.mark.promise("sagas-undo")
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_way_out_undoes_a_step_at_work(world: World, notes: Diary, way: str) -> None:
     trip = await world.start(Trip.run, "t", "leave", way, "slow hotel")
@@ -469,6 +472,7 @@ async def test_a_cancelled_actor_undoes_what_was_done(world: World, notes: Diary
     assert (await trip.info()).status == "cancelled"
 
 
+@pytest.mark.promise("sagas-undo")
 async def test_a_step_whose_attempts_all_raised_is_not_undone(world: World, notes: Diary) -> None:
     failed = await outcome(world, "book_all", "train", "full")
 
@@ -690,6 +694,7 @@ async def test_continue_as_new_keeps_what_was_done(world: World, notes: Diary, h
     assert (notes.begun, notes.undone) == (["train 1", "train 2"], [])
 
 
+@pytest.mark.promise("done-after-a-wait-is-done")
 async def test_an_event_that_was_undone_is_partly_applied(world: World, notes: Diary) -> None:
     with pytest.raises(ValueError, match="no more"):
         await world.ref(Trip, "t").ask(Trip.do, "book_all", "train", "hotel")
@@ -720,6 +725,7 @@ async def test_the_others_are_undone_although_one_cannot_be(world: World, notes:
     assert isinstance(failed.__cause__.__cause__, ValueError)
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 async def test_what_cannot_be_undone_is_in_the_dead_letters(world: World, notes: Diary) -> None:
     notes.cannot["hotel"] = 9
     await outcome(world, "book_all", "train", "hotel")
@@ -730,6 +736,7 @@ async def test_what_cannot_be_undone_is_in_the_dead_letters(world: World, notes:
     assert "hotel stays" in letter.error
 
 
+@pytest.mark.promise("sagas-undo")
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_cannot_be_undone_is_told_whatever_the_way_out(world: World, notes: Diary, way: str) -> None:
     notes.cannot["hotel"] = 9

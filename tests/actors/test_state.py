@@ -193,6 +193,7 @@ def test_every_kind_of_class_comes_back_as_it_was(kind: type, codec: str) -> Non
     assert attributes(second) == attributes(first) != attributes(definition.create())
 
 
+@pytest.mark.promise("nothing-mutable-crosses")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_mutable_is_shared_between_instances(kind: type) -> None:
     definition = as_actor(kind)
@@ -297,6 +298,7 @@ def test_what_cannot_be_stored_is_named_from_self_on(kind: type) -> None:
     assert refused.value.path == "self.lines[1]['pool']"
 
 
+@pytest.mark.promise("damage-costs-one-actor")
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("data", [b"", b"junk", b"\x80\x05]\x94.", b"[1]", b"\x91\x01", b'{"status": 3}', b"\x81\xa6status\x03"])
 def test_damaged_state_raises_one_error_only(codec: str, data: bytes) -> None:

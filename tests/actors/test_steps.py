@@ -261,6 +261,7 @@ async def test_a_step_that_cancels_itself_has_failed(world: World, diary: Log) -
     assert diary.begun == [1, 2, 3]
 
 
+@pytest.mark.promise("step-attempts-are-counted")
 async def test_failed_attempts_are_counted_over_a_restart(world: World, diary: Log) -> None:
     await world.start(Worker.run, "w", "fail", 9)
     await world.advance(SECOND)
@@ -272,6 +273,7 @@ async def test_failed_attempts_are_counted_over_a_restart(world: World, diary: L
     assert (before, len(diary.begun)) == (2, 3)
 
 
+@pytest.mark.promise("step-keys-are-stable")
 async def test_a_steps_key_is_never_used_for_another_asking(world: World, diary: Log) -> None:
     anew = world.options(if_exists="restart")
     for _ in range(2):
@@ -337,6 +339,7 @@ async def test_all_attempts_end_with_the_time_over_all(world: World, diary: Log,
     assert diary.begun[-1] - diary.begun[0] < 7200
 
 
+@pytest.mark.promise("step-attempts-are-counted")
 async def test_the_time_over_all_goes_on_while_no_host_runs(world: World, diary: Log, options: dict[str, Any]) -> None:
     options["timeout_over_all"] = timedelta(hours=2)
     worker = await world.start(Worker.run, "w", "hold")
@@ -380,6 +383,7 @@ async def test_a_step_without_a_time_out_is_complained_of(
 # --- what it costs, and when it begins ---
 
 
+@pytest.mark.promise("steps-wait-for-the-disk")
 async def test_a_step_begins_only_when_its_turn_is_durable(world: World, diary: Log) -> None:
     with world.slow_disk():
         asked = asyncio.create_task(world.ref(Worker, "w").ask(Worker.do, "succeed", 7))
@@ -402,6 +406,7 @@ async def test_a_step_costs_one_commit(world: World) -> None:
 # --- giving up ---
 
 
+@pytest.mark.promise("steps-recorded-once")
 @pytest.mark.parametrize("name", ["hold", "hold_and_fail"])
 async def test_a_step_that_is_given_up_ends_and_never_comes_back(world: World, diary: Log, name: str) -> None:
     asked = asyncio.create_task(world.ref(Worker, "w").ask(Worker.within, 10, name))
@@ -416,6 +421,7 @@ async def test_a_step_that_is_given_up_ends_and_never_comes_back(world: World, d
     assert (answer, diary.begun, diary.ended) == ("too late", [1], [1])
 
 
+@pytest.mark.promise("steps-wait-for-the-disk")
 async def test_a_step_is_cancelled_only_when_that_is_durable(world: World, diary: Log) -> None:
     asked = asyncio.create_task(world.ref(Worker, "w").ask(Worker.within, 10, "hold"))
     await diary.has_begun()

@@ -76,6 +76,7 @@ async def a_reporter(world: World, *texts: str) -> WorkflowRef[Reporter, str]:
     return reporter
 
 
+@pytest.mark.promise("a-stream-misses-nothing")
 async def test_a_stream_has_all_items_in_order_until_the_end(make_world: MakeWorld) -> None:
     world = await make_world(Reporter)
     reporter = await a_reporter(world, "one", "two", "")
@@ -94,6 +95,7 @@ async def test_a_reader_is_told_what_comes_while_it_waits(make_world: MakeWorld)
     assert await reading == ["one", "two", "the end"]
 
 
+@pytest.mark.promise("a-stream-misses-nothing")
 async def test_a_stream_is_resumed_behind_a_position_after_a_crash(make_world: MakeWorld) -> None:
     world = await make_world(Reporter)
     reporter = await a_reporter(world, "one", "two")
@@ -105,6 +107,7 @@ async def test_a_stream_is_resumed_behind_a_position_after_a_crash(make_world: M
     assert await texts_of(reporter, after=1) == ["two", "three", "the end"]
 
 
+@pytest.mark.promise("atomic-turns")
 async def test_a_turn_that_fails_emits_nothing(make_world: MakeWorld) -> None:
     world = await make_world(Reporter)
     reporter = await a_reporter(world)
@@ -116,6 +119,7 @@ async def test_a_turn_that_fails_emits_nothing(make_world: MakeWorld) -> None:
     assert (await reporter.info()).emitted == 1
 
 
+@pytest.mark.promise("nothing-leaves-before-durable")
 async def test_an_item_is_read_only_when_it_is_durable(make_world: MakeWorld) -> None:
     world = await make_world(Reporter)
     reporter = await a_reporter(world)
@@ -136,6 +140,7 @@ async def test_an_item_is_read_only_when_it_is_durable(make_world: MakeWorld) ->
     assert [(item.position, item.name, item.payload) for item in first] == [(1, "told", "soon")]
 
 
+@pytest.mark.promise("a-stream-misses-nothing")
 async def test_items_beyond_the_limit_are_missed_aloud(make_world: MakeWorld) -> None:
     world = await make_world(Reporter)
     reporter = await a_reporter(world, *"abcdef", "")

@@ -60,6 +60,7 @@ rows = st.lists(st.lists(st.integers(0, 100), max_size=4), min_size=1, max_size=
 policies = st.sampled_from([OneForOne, OneForAll, RestForOne])
 
 
+@pytest.mark.promise("restarts-are-counted")
 @given(policies, rows, st.data(), st.integers(0, 8), st.integers(1, 100))
 def test_a_verdict_counts_recent_restarts_and_renews_whom_it_concerns(
     strategy: Any, past: list[list[int]], data: st.DataObject, allowed: int, within: int
@@ -277,6 +278,7 @@ async def test_one_for_one_counts_each_child_by_itself(make_world: MakeWorld, po
     assert (await world.ref(Boss.run, "boss").info()).status == status
 
 
+@pytest.mark.promise("restarts-are-counted")
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("nth", range(1, 13))
 async def test_a_crash_around_any_commit_counts_each_failure_once(make_world: MakeWorld, point: CrashPoint, nth: int) -> None:
@@ -313,6 +315,7 @@ async def test_what_is_sent_to_a_waiting_child_reaches_its_next_life(make_world:
     assert await world.dead_letters() == []
 
 
+@pytest.mark.promise("signals-are-kept")
 async def test_signals_that_came_early_are_taken_one_in_each_life(make_world: MakeWorld) -> None:
     world = await crew(make_world, OneForOne(), "")
     for word in ("fail", "fail", "done"):
@@ -327,6 +330,7 @@ async def test_signals_that_came_early_are_taken_one_in_each_life(make_world: Ma
 # --- results ---
 
 
+@pytest.mark.promise("restarts-are-counted")
 async def test_a_parent_that_awaits_a_result_gets_only_the_final_one(make_world: MakeWorld) -> None:
     world = await crew(make_world, OneForOne(backoff=LATER))
     await bid(world, "await")

@@ -169,6 +169,7 @@ async def test_timers_fire_in_the_order_of_their_due_times(world: World) -> None
 # --- set anew ---
 
 
+@pytest.mark.promise("timers-fire-once-never-early")
 async def test_a_timer_set_again_replaces_what_was_set(world: World) -> None:
     clockwork = world.ref(Clockwork, "c")
     await clockwork.ask(Clockwork.set, every=MINUTE)
@@ -203,6 +204,7 @@ async def test_a_cancelled_timer_does_not_fire(world: World) -> None:
     assert await strikes(world) == [60]
 
 
+@pytest.mark.promise("atomic-turns")
 async def test_a_handler_that_fails_has_set_no_timer(world: World) -> None:
     with pytest.raises(LookupError):
         await world.ref(Clockwork, "c").ask(Clockwork.set_and_fail)
@@ -215,6 +217,7 @@ async def test_a_handler_that_fails_has_set_no_timer(world: World) -> None:
 # --- as events ---
 
 
+@pytest.mark.promise("one-piece-at-a-time")
 async def test_a_timer_waits_for_the_event_before_it(world: World) -> None:
     clockwork = world.ref(Clockwork, "c")
     await clockwork.ask(Clockwork.set, after=MINUTE)
@@ -250,6 +253,7 @@ async def test_a_timer_handler_that_keeps_failing_is_a_dead_letter(world: World)
 # --- restarts ---
 
 
+@pytest.mark.promise("timers-fire-once-never-early")
 @pytest.mark.parametrize(("catch_up", "expected"), [(False, 1), (True, 5)])
 async def test_what_fell_due_while_no_host_ran_fires_at_start(world: World, catch_up: bool, expected: int) -> None:
     await world.ref(Clockwork, "c").ask(Clockwork.set, every=MINUTE, catch_up=catch_up)
@@ -262,6 +266,7 @@ async def test_what_fell_due_while_no_host_ran_fires_at_start(world: World, catc
     assert await strikes(world) == [*before, 360]
 
 
+@pytest.mark.promise("timers-fire-once-never-early")
 async def test_a_timer_fires_once_over_many_restarts(world: World) -> None:
     await world.ref(Clockwork, "c").ask(Clockwork.set, after=MINUTE)
 
@@ -292,6 +297,7 @@ async def test_an_approval_that_came_in_time_wins_over_the_time_out(tmp_path: Pa
         assert await after.ref(Order.run, "o-1").result() == "ada"
 
 
+@pytest.mark.promise("timers-fire-once-never-early")
 async def test_more_timers_than_memory_holds_fire_once_each(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarms, "WINDOW", 4)
     refs = [world.ref(Clockwork, f"c-{number}") for number in range(60)]

@@ -138,6 +138,7 @@ class Second(First):
     """The second, with no way from the first."""
 
 
+@pytest.mark.promise("order-per-sender-and-lane")
 async def test_a_sent_event_is_tried_again_and_keeps_its_place(make_world: MakeWorld) -> None:
     world = await make_world(Fragile)
     fragile = world.ref(Fragile, "a")
@@ -165,6 +166,7 @@ async def test_back_off_grows_and_survives_a_restart(make_world: MakeWorld) -> N
     assert 3.5 < world.clock.now() - start < 14  # about 1 + 2 + 4 seconds, with jitter
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 async def test_an_event_that_keeps_failing_ends_in_the_dead_letters(make_world: MakeWorld) -> None:
     world = await make_world(Fragile)
     fragile = world.ref(Fragile, "a")
@@ -211,6 +213,7 @@ async def test_a_handler_that_exits_fails_like_any_other(make_world: MakeWorld) 
     assert [letter.error for letter in await world.dead_letters()] == ["SystemExit: 3"]
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace")
 async def test_what_is_no_exception_is_rolled_back_like_any_other(make_world: MakeWorld) -> None:
     world = await make_world(Fragile)
     fragile = world.ref(Fragile, "a")
@@ -228,6 +231,7 @@ async def test_an_activation_that_is_cancelled_quarantines_its_actor(make_world:
         await asyncio.wait_for(world.ref(Shy, "a").ask(Shy.work), 5)
 
 
+@pytest.mark.promise("turns-end")
 async def test_a_query_that_hangs_is_broken_off(make_world: MakeWorld) -> None:
     world = await make_world(Fragile, turn_limit=0.3)
 
@@ -235,6 +239,7 @@ async def test_a_query_that_hangs_is_broken_off(make_world: MakeWorld) -> None:
         await world.ref(Fragile, "a").query(Fragile.never)
 
 
+@pytest.mark.promise("turns-end")
 @pytest.mark.parametrize("handler", [Fragile.hang, Fragile.hang_stubbornly])
 async def test_a_handler_that_hangs_is_named_and_broken_off(make_world: MakeWorld, handler: Any, caplog: pytest.LogCaptureFixture) -> None:
     world = await make_world(Fragile, turn_limit=0.3)
@@ -248,6 +253,7 @@ async def test_a_handler_that_hangs_is_named_and_broken_off(make_world: MakeWorl
     assert await fragile.ask(Fragile.work, "next") == 1
 
 
+@pytest.mark.promise("signals-overtake-events")
 async def test_a_full_mailbox_refuses_an_event_and_not_a_signal(make_world: MakeWorld) -> None:
     world = await make_world(Fragile)
     fragile = world.ref(Fragile, "a")
@@ -277,6 +283,7 @@ async def test_an_ask_that_takes_too_long_raises_and_the_event_stays(make_world:
     assert await fragile.query(Fragile.all_done) == ["first", "second"]
 
 
+@pytest.mark.promise("quarantine-keeps-everything")
 async def test_state_of_another_version_is_quarantined_with_its_messages(tmp_path: Path) -> None:
     async with World([First], store=f"lmdb:{tmp_path}/store") as old:
         await old.ref(First, "a").ask(First.add)
@@ -297,6 +304,7 @@ async def refuses_what_another_version_wrote(new: World) -> None:
     assert await new.ref(Second, "b").ask(Second.add) == 1
 
 
+@pytest.mark.promise("quarantine-keeps-everything")
 async def test_a_quarantined_actor_goes_on_once_the_cause_is_mended(make_world: MakeWorld) -> None:
     world = await make_world(Needy, resources=(resources := {}))
     needy = world.ref(Needy, "a")

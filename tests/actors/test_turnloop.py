@@ -210,6 +210,7 @@ def elsewhere() -> list[dict[str, str]]:
     return [json.loads(run.communicate(timeout=50)[0]) for run in runs]
 
 
+@pytest.mark.promise("same-course-everywhere")
 @pytest.mark.parametrize("name", ORDERED)
 def test_every_process_takes_the_same_course(elsewhere: list[dict[str, str]], stage: Stage, name: str) -> None:
     here = repr(stage.play(ORDERED[name]))
@@ -347,6 +348,7 @@ REFUSED: Final[dict[str, Callable[[], Coroutine[Any, Any, object]]]] = {
 }
 
 
+@pytest.mark.promise("not-durable-is-refused")
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_crash_would_lose_is_refused_at_entry(stage: Stage, name: str) -> None:
@@ -359,6 +361,7 @@ def test_what_a_crash_would_lose_is_refused_at_entry(stage: Stage, name: str) ->
     assert threading.active_count() == threads
 
 
+@pytest.mark.promise("not-durable-is-refused")
 def test_a_thread_is_refused_within_a_task_group_too(stage: Stage) -> None:
     async def run(trace: Trace) -> None:
         async with anyio.create_task_group() as tasks:
@@ -445,6 +448,7 @@ def test_asyncio_lets_a_child_swallow_its_cancellation(stage: Stage) -> None:
     assert stage.loop.time() == START + 1 + 3
 
 
+@pytest.mark.promise("turns-end")
 def test_a_turn_without_an_end_names_its_task_and_line(stage: Stage) -> None:
     async def spin(trace: Trace) -> None:
         while True:  # noqa: ASYNC110  a loop without an end is what this is about

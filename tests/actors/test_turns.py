@@ -111,6 +111,7 @@ async def test_an_async_handler_may_use_a_task_group(make_world: MakeWorld) -> N
     assert await world.ref(Counter, "a").ask(Counter.add_slowly, 7) == 7
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace")
 async def test_a_handler_that_raises_undoes_its_state_and_its_messages(make_world: MakeWorld) -> None:
     world = await make_world(Account)
     poor, rich = world.ref(Account, "poor"), world.ref(Account, "rich")
@@ -123,6 +124,7 @@ async def test_a_handler_that_raises_undoes_its_state_and_its_messages(make_worl
     assert [await account.query(Account.total) for account in (poor, rich)] == [0, 0]
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace")
 async def test_state_that_cannot_be_stored_undoes_the_turn_and_names_its_path(make_world: MakeWorld) -> None:
     world = await make_world(Scribe)
     scribe = world.ref(Scribe, "a")
@@ -133,6 +135,7 @@ async def test_state_that_cannot_be_stored_undoes_the_turn_and_names_its_path(ma
     assert await scribe.query(Scribe.everything) == []
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace", "not-durable-is-refused")
 @pytest.mark.parametrize("what", FORBIDDEN)
 async def test_what_cannot_be_resumed_is_refused_and_undone(make_world: MakeWorld, what: str) -> None:
     world = await make_world(Scribe)
@@ -144,6 +147,7 @@ async def test_what_cannot_be_resumed_is_refused_and_undone(make_world: MakeWorl
     assert await scribe.ask(Scribe.keep, "next") == ["next"]
 
 
+@pytest.mark.promise("turns-end")
 async def test_a_turn_that_goes_on_for_ever_is_broken_off(make_world: MakeWorld) -> None:
     world = await make_world(Scribe)
 
@@ -161,6 +165,7 @@ async def test_a_task_left_behind_frees_the_event_slot(make_world: MakeWorld) ->
     assert (await scribe.info()).status == "suspended"
 
 
+@pytest.mark.promise("nothing-mutable-crosses")
 async def test_arguments_and_results_are_copies(make_world: MakeWorld) -> None:
     world = await make_world(Scribe)
     scribe, given = world.ref(Scribe, "a"), ["mine"]
@@ -172,6 +177,7 @@ async def test_arguments_and_results_are_copies(make_world: MakeWorld) -> None:
     assert await scribe.query(Scribe.everything) == [["mine"]]
 
 
+@pytest.mark.promise("same-course-everywhere")
 async def test_a_failed_attempt_and_the_next_draw_the_same(make_world: MakeWorld) -> None:
     DRAWN.clear()
     world = await make_world(Scribe)

@@ -210,6 +210,7 @@ async def test_a_state_goes_through_all_later_migrations(deploy: Deploy) -> None
         assert await now.ref(Account3, "a").ask(Account3.add, 1) == (6, "EUR")
 
 
+@pytest.mark.promise("queries-only-read")
 async def test_a_query_sees_a_migrated_state_and_records_nothing(deploy: Deploy) -> None:
     async with deploy(Account1) as before:
         await before.ref(Account1, "a").ask(Account1.add, 5)
@@ -229,6 +230,7 @@ async def test_without_a_path_the_old_class_beside_goes_on(deploy: Deploy) -> No
         assert [(each.id.key, each.version) async for each in now.actors()] == [("a", 1), ("b", 4)]
 
 
+@pytest.mark.promise("what-does-not-fit-goes-on-later")
 async def test_without_a_path_an_actor_stands_still_and_says_the_line_to_write(deploy: Deploy) -> None:
     async with deploy(Account1) as before:
         await before.ref(Account1, "a").ask(Account1.add, 5)
@@ -238,6 +240,7 @@ async def test_without_a_path_an_actor_stands_still_and_says_the_line_to_write(d
             await now.ref(Unprepared, "a").ask(Unprepared.add, 1)
 
 
+@pytest.mark.promise("what-does-not-fit-goes-on-later")
 async def test_the_next_deploy_that_knows_the_way_ends_the_quarantine(deploy: Deploy) -> None:
     async with deploy(Account1) as first:
         await first.ref(Account1, "a").ask(Account1.add, 5)
@@ -251,6 +254,7 @@ async def test_the_next_deploy_that_knows_the_way_ends_the_quarantine(deploy: De
         assert await third.ref(Account3, "a").ask(Account3.add, 1) == (7, "EUR")
 
 
+@pytest.mark.promise("code-runs-its-own-past")
 async def test_a_rollback_leaves_what_is_newer_alone(deploy: Deploy) -> None:
     async with deploy(Account2) as newer:
         await newer.ref(Account2, "a").ask(Account2.add, 5)
@@ -260,6 +264,7 @@ async def test_a_rollback_leaves_what_is_newer_alone(deploy: Deploy) -> None:
             await older.ref(Account1, "a").ask(Account1.add, 1)
 
 
+@pytest.mark.promise("migrated-once-in-effect")
 async def test_a_migration_that_raises_changes_nothing_and_is_tried_again(deploy: Deploy) -> None:
     async with deploy(Account1) as first:
         await first.ref(Account1, "a").ask(Account1.add, 5)
@@ -396,6 +401,7 @@ async def test_a_migration_leaves_out_nothing_that_new_actors_have(deploy: Deplo
 # --- something waits: the code that wrote it goes on ---
 
 
+@pytest.mark.promise("code-runs-its-own-past")
 async def test_two_versions_side_by_side_each_finish_their_own(deploy: Deploy) -> None:
     async with deploy(Order1) as before:
         await before.start(Order1.run, "old", "tea")
@@ -465,6 +471,7 @@ async def test_what_waits_is_replayed_in_a_migrated_state(deploy: Deploy, max_ac
         assert await order.result() == ["charged tea", "ada"]
 
 
+@pytest.mark.promise("code-runs-its-own-past")
 async def test_suspended_code_is_never_run_by_a_version_that_did_not_write_it(deploy: Deploy) -> None:
     async with deploy(Order1) as before:
         await before.start(Order1.run, "o", "tea")
@@ -499,6 +506,7 @@ class Order2Longer:
         return f"{self.status}, approved by {by}, sent by {sent_by}"
 
 
+@pytest.mark.promise("code-runs-its-own-past")
 async def test_all_versions_that_wrote_the_log_have_to_be_replayed(deploy: Deploy) -> None:
     async with deploy(Order1) as first:
         await first.start(Order1.run, "o", "tea")
@@ -691,6 +699,7 @@ def patient_in(world: World, run: Any, key: str) -> WorkflowRef[Any, list[str]]:
     return found
 
 
+@pytest.mark.promise("code-runs-its-own-past")
 async def test_a_patch_keeps_the_old_branch_where_it_was_begun(deploy: Deploy) -> None:
     async with deploy(before_change := patient(changed=False)) as before:
         await before.start(before_change.run, "old")
@@ -716,6 +725,7 @@ async def test_a_patch_may_go_once_only_new_code_waits(deploy: Deploy) -> None:
         assert await patient_ref.result() == ["billed new", "billed new"]
 
 
+@pytest.mark.promise("replay-is-checked")
 async def test_a_patch_that_goes_too_early_is_found(deploy: Deploy) -> None:
     async with deploy(before_change := patient(changed=False)) as before:
         await before.start(before_change.run, "p")

@@ -117,6 +117,7 @@ def pages(place: Path) -> int:
     return sum(path.stat().st_size for path in place.rglob("data.mdb")) // 4096
 
 
+@pytest.mark.promise("bounds-are-kept")
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["memory", "lmdb"])
 async def test_a_store_is_as_large_after_a_year_as_after_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:

@@ -43,6 +43,7 @@ def once(client: Client) -> ActorRef[Till]:
     return client.ref(Till, "t").options(idempotency_key="k")
 
 
+@pytest.mark.promise("keys-happen-once")
 @pytest.mark.anyio
 @pytest.mark.parametrize("is_done", [False, True])
 async def test_a_killed_callers_key_gets_the_recorded_reply_elsewhere(tmp_path: Path, pytestconfig: pytest.Config, is_done: bool) -> None:

@@ -19,6 +19,7 @@ from .rig.host import ACCOUNTS, Finding, Life, live, populate, read_findings, wo
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 
+@pytest.mark.promise("backups-are-one-moment")
 async def test_a_restored_backup_has_all_that_was_acknowledged_before_it(tmp_path: Path, torture: bool) -> None:
     logging.getLogger("perdure.actors").setLevel(logging.ERROR)
     place = tmp_path / "place"

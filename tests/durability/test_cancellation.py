@@ -40,7 +40,7 @@ from .matrix import DAY, PATIENT, Account, Diary, flaky, lookup, note_this
 from .script import KEY
 from .stage import Ledger, jump, nothing, rest, surely
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("cancelled-once-and-clean")]
 
 OUTSTANDING: Final = (Table.REQUEST, Table.LOG, Table.CHECKPOINT, Table.WAKE, Table.CHILD, Table.MAILBOX, Table.SIGNALS)
 ENDED: Final = {"completed", "cancelled"}

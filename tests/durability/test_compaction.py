@@ -40,6 +40,7 @@ def killed_places(first: Path, call: str) -> Iterator[tuple[Moment, Path]]:
         yield Moment(call, nth), place
 
 
+@pytest.mark.promise("half-written-is-whole-or-absent", "compaction-keeps-everything")
 async def test_a_compaction_killed_at_any_call_leaves_a_whole_store(tmp_path: Path) -> None:
     await populate(tmp_path / "first", 20)
     for directory in ("store", "store/inbox"):

@@ -13,7 +13,7 @@ from .programs import PROGRAMS
 from .script import Program
 from .stage import Ledger, nothing, play, stage, undisturbed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("what-waits-goes-on", "steps-recorded-once")]
 
 CROWDED: Final = [10_000, 0]  # actors in memory; with none each turn is taken after a replay
 
@@ -23,6 +23,7 @@ def repeated(ledger: Ledger, durable: int) -> dict[str, list[int]]:
     return {key: commits for key, commits in ledger.doubled().items() if commits[0] < durable}
 
 
+@pytest.mark.promise("exactly-once-state")
 @pytest.mark.parametrize("max_active", CROWDED)
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
@@ -56,6 +57,7 @@ async def test_a_crash_after_every_few_commits_changes_nothing(program: Program,
             assert ledger.doubled(1 + world.store.crashes) == {}
 
 
+@pytest.mark.promise("leaving-memory-changes-nothing")
 @pytest.mark.parametrize("store", ["memory:", "lmdb:{}/store"], ids=["memory", "lmdb"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 async def test_a_restart_at_every_rest_changes_nothing(program: Program, store: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from perdure.actors.testing import World
 
 from ..actors.bank import Counter  # noqa: TID252  the same actors as everywhere
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("nothing-leaves-before-durable")]
 
 
 @durable_actor
@@ -23,6 +23,7 @@ class Mute:
         raise RuntimeError("no voice")
 
 
+@pytest.mark.promise("linearizable")
 async def test_an_answer_to_another_process_waits_for_the_disk(tmp_path: Path) -> None:
     url = f"lmdb:{tmp_path}/store"
     async with World([Counter], store=url) as world, Client(url) as client:
@@ -38,6 +39,7 @@ async def test_an_answer_to_another_process_waits_for_the_disk(tmp_path: Path) -
     assert (early, answers) == (False, (2, 2))
 
 
+@pytest.mark.promise("linearizable")
 async def test_an_actor_that_left_memory_is_not_read_before_it_is_durable(tmp_path: Path) -> None:
     async with World([Counter], store=f"lmdb:{tmp_path}/store", max_active=0) as world:
         counter = world.ref(Counter, "a")

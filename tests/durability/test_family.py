@@ -12,6 +12,7 @@ import pytest
 from .rig.family import Tally
 
 
+@pytest.mark.promise("children-once", "restarts-are-counted")
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_neither_lose_nor_double_a_restart_or_a_child(tmp_path: Path, pytestconfig: pytest.Config, torture: bool) -> None:

@@ -16,7 +16,7 @@ from perdure.actors import Client, MailboxFull, Runtime
 
 from .rig.flood import NARROW, Narrow, Tide
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.promise("bounds-are-kept")]
 
 SOME: Final = (20_000, 128)  # messages, and MiB that no process may take beyond them
 ALL: Final = (1_000_000, 512)
@@ -79,6 +79,7 @@ def from_a_client_while_nobody_hosts(flood: Flood, count: int) -> list[Tide]:
     return [flood.run("offer", count)]
 
 
+@pytest.mark.promise("order-per-sender-and-lane")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("source", [from_the_host, from_a_client, from_a_client_while_nobody_hosts])
 def test_a_flood_is_taken_in_order_and_stays_out_of_memory(flood: Flood, source: Callable[[Flood, int], list[Tide]], torture: bool) -> None:
@@ -103,6 +104,7 @@ def test_a_full_mailbox_refuses_the_rest_and_keeps_the_first(flood: Flood) -> No
     assert drained[2:] == (NARROW, room, ())
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 @pytest.mark.anyio
 async def test_what_a_full_mailbox_refuses_a_client_is_told_or_kept(flood: Flood) -> None:
     await asyncio.to_thread(flood.run, "fill", NARROW + 1, kind="narrow")

@@ -11,9 +11,10 @@ from .fresh import live
 from .programs import PROGRAMS
 from .stage import Ledger, undisturbed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("what-waits-goes-on")]
 
 
+@pytest.mark.promise("same-course-everywhere")
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_a_new_process_for_each_move_changes_nothing(tmp_path: Path) -> None:

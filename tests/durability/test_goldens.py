@@ -64,6 +64,7 @@ async def problems(url: str) -> tuple[str, ...]:
         await store.close()
 
 
+@pytest.mark.promise("old-stores-open")
 @pytest.mark.parametrize("deployed", ["app", "tomorrow"])
 @pytest.mark.parametrize("max_active", [0, 10_000])
 async def test_whoever_waits_goes_on_to_the_end_that_is_written_down(golden: Golden, url: str, deployed: str, max_active: int) -> None:
@@ -74,6 +75,7 @@ async def test_whoever_waits_goes_on_to_the_end_that_is_written_down(golden: Gol
     assert msgspec.to_builtins(found) == msgspec.to_builtins(golden.manifest.ends[deployed])
 
 
+@pytest.mark.promise("old-stores-open")
 async def test_what_was_asked_with_a_key_is_answered_as_it_was(golden: Golden, url: str) -> None:
     async with golden.world(url, "app", golden.manifest.time) as world:
         noted: ActorRef[Any] = world.ref(world.registry.require("Brief").cls, "noted")
@@ -82,6 +84,7 @@ async def test_what_was_asked_with_a_key_is_answered_as_it_was(golden: Golden, u
         assert await noted.query("diary") == ["with a key"]
 
 
+@pytest.mark.promise("old-stores-open")
 async def test_its_rows_are_whole_before_and_after(golden: Golden, url: str) -> None:
     before = await problems(url)
     async with golden.world(url, "app", golden.manifest.time) as world:
@@ -90,6 +93,7 @@ async def test_its_rows_are_whole_before_and_after(golden: Golden, url: str) -> 
     assert (before, await problems(url)) == ((), ())
 
 
+@pytest.mark.promise("old-stores-open")
 async def test_every_log_in_it_is_replayed(golden: Golden, url: str) -> None:
     registry, store = Registry.of_classes(actors_of(golden.folder.name, "app")), open_store(url, create=False)
     replayer = Replayer(store, Surroundings(registry, {"open": False}), lambda _, work: work())

@@ -34,6 +34,15 @@ def figures(reports: list[Report]) -> str:
     return f"{kills} kills, {promises} acknowledgements kept; recovery p50 {p50:.0f} ms, p99 {p99:.0f} ms, at most {recoveries[-1]:.0f} ms"
 
 
+@pytest.mark.promise(
+    "exactly-once-state",
+    "acknowledged-is-kept",
+    "atomic-turns",
+    "what-waits-goes-on",
+    "steps-recorded-once",
+    "messages-exactly-once",
+    "order-per-sender-and-lane",
+)
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStories, torture: bool) -> None:
@@ -47,6 +56,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStor
     assert recoveries[int(len(recoveries) * 0.99)] < 1
 
 
+@pytest.mark.promise("acknowledged-is-kept")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStories, torture: bool) -> None:
@@ -67,6 +77,7 @@ def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str
     assert promises
 
 
+@pytest.mark.promise("exactly-once-state")
 def test_a_few_kills_lose_nothing(tell_stories: TellStories) -> None:
     (report,) = tell_stories(1, kills=8)
 

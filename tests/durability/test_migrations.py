@@ -67,6 +67,7 @@ def killed_at(left: Path, root: Path, moment: Moment) -> tuple[Path, int]:
     return place, KILLED if code == -9 else code
 
 
+@pytest.mark.promise("migrated-once-in-effect")
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="system calls are counted by strace")
@@ -112,6 +113,7 @@ async def facts(world: World, info: ActorInfo) -> Any:
     return await world.ref({"Account": Account2, "Meter": Meter2}[info.id.type], info.id.key).query("facts")
 
 
+@pytest.mark.promise("migrated-once-in-effect")
 @pytest.mark.parametrize("point", CrashPoint)
 @pytest.mark.parametrize("max_active", [0, 1, 10_000])
 async def test_a_migration_is_done_once_whichever_commit_crashes(left: Path, point: CrashPoint, max_active: int) -> None:
@@ -143,6 +145,7 @@ async def poisoned(tmp_path: Path, pytestconfig: pytest.Config) -> str:
     return url
 
 
+@pytest.mark.promise("migrated-once-in-effect")
 @pytest.mark.slow
 async def test_a_migration_that_kills_its_host_is_quarantined_after_three(poisoned: str) -> None:
     for _ in range(2):
@@ -155,6 +158,7 @@ async def test_a_migration_that_kills_its_host_is_quarantined_after_three(poison
             assert await host.ref(Deadly, "other").ask(Deadly.add, "second") > 1
 
 
+@pytest.mark.promise("what-does-not-fit-goes-on-later")
 @pytest.mark.slow
 async def test_a_deploy_with_a_mended_migration_outlives_the_charge(poisoned: str) -> None:
     async with Runtime(poisoned, [Deadly]) as dying:

@@ -10,7 +10,7 @@ from perdure.actors.testing import World
 
 from .village import TILL, WARES, Village
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("moved-classes-load")]
 
 THINGS: Final = {
     "Guilder": "Guilder(5)",
@@ -76,6 +76,7 @@ async def test_a_class_that_is_nowhere_leaves_its_new_place_open(village: Villag
                 await world.ref(now.till.Till, "t").query("same", None)
 
 
+@pytest.mark.promise("what-does-not-fit-goes-on-later")
 async def test_the_next_deploy_that_knows_the_rename_goes_on(village: Village) -> None:
     await keep(village, "Guilder(5)")
     with village.code(goods=WARES, till=TILL) as second:

@@ -81,6 +81,7 @@ async def told(world: World) -> Letters:
     return [(letter.actor.key, letter.failed, letter.interrupted) for letter in await world.dead_letters()]
 
 
+@pytest.mark.promise("poison-is-put-aside")
 @pytest.mark.parametrize("handler", [Victim.swallow, Victim.swallow_later])
 @pytest.mark.parametrize("kind", POISONS)
 async def test_poison_is_put_aside_after_its_attempts(store_url: str, kind: str, handler: Any) -> None:
@@ -97,6 +98,7 @@ async def test_poison_is_put_aside_after_its_attempts(store_url: str, kind: str,
         assert await victim.ask(Victim.hold, None) == 1
 
 
+@pytest.mark.promise("poison-is-put-aside")
 @pytest.mark.parametrize("kind", POISONS)
 async def test_attempts_are_counted_over_restarts(store_url: str, kind: str) -> None:
     RUNS.clear()
@@ -111,6 +113,7 @@ async def test_attempts_are_counted_over_restarts(store_url: str, kind: str) -> 
         assert RUNS[kind] == ATTEMPTS
 
 
+@pytest.mark.promise("failed-turn-leaves-no-trace")
 @pytest.mark.parametrize("kind", UNANSWERABLE)
 async def test_a_result_that_cannot_be_told_undoes_its_turn(store_url: str, kind: str) -> None:
     async with World([Victim], store=store_url) as world:
@@ -123,6 +126,7 @@ async def test_a_result_that_cannot_be_told_undoes_its_turn(store_url: str, kind
         assert await told(world) == []
 
 
+@pytest.mark.promise("nothing-is-dropped-silently")
 async def test_a_payload_that_nobody_can_read_any_more_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"lmdb:{tmp_path}/store"
     async with Runtime(url, [Victim]):
@@ -139,6 +143,7 @@ async def test_a_payload_that_nobody_can_read_any_more_is_put_aside(tmp_path: Pa
         assert await world.ref(Victim, "a").query(Victim.count) == 1
 
 
+@pytest.mark.promise("turns-end")
 @pytest.mark.parametrize("handler", ["hang", "hang_later", "hang_on"])
 async def test_a_handler_that_hangs_is_named_and_broken(handler: str, torture: bool, caplog: pytest.LogCaptureFixture) -> None:
     limit = 10.0 if torture else 0.3
@@ -172,6 +177,7 @@ def compare(store_url: str, pytestconfig: pytest.Config) -> Compare:
     return run
 
 
+@pytest.mark.promise("poison-is-put-aside")
 @pytest.mark.slow
 def test_the_others_hardly_notice_poison(compare: Compare, torture: bool) -> None:
     # The full figure wants a machine with nothing else to do: at a load of 3 on two cores, a load compared with itself comes out 5 % off.

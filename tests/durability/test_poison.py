@@ -65,6 +65,7 @@ async def letters(client: Client) -> list[DeadLetterInfo]:
     return [letter async for letter in client.dead_letters()]
 
 
+@pytest.mark.promise("poison-is-put-aside")
 @pytest.mark.slow
 @pytest.mark.parametrize("death", DEATHS)
 async def test_a_message_that_kills_its_host_is_put_aside(url: str, death: str, pytestconfig: pytest.Config) -> None:
@@ -83,6 +84,7 @@ async def test_a_message_that_kills_its_host_is_put_aside(url: str, death: str, 
     assert ([await count for count in counts], again) == ([1] * 5, [2] * 5)
 
 
+@pytest.mark.promise("poison-is-put-aside")
 @pytest.mark.slow
 async def test_failed_and_interrupted_attempts_are_counted_apart(url: str, pytestconfig: pytest.Config) -> None:
     async with Client(url) as client:
@@ -96,6 +98,7 @@ async def test_failed_and_interrupted_attempts_are_counted_apart(url: str, pytes
     assert (letter.failed, letter.interrupted) == (3, 2)
 
 
+@pytest.mark.promise("quarantine-touches-no-other")
 @pytest.mark.slow
 async def test_a_state_that_kills_its_host_is_quarantined(url: str, pytestconfig: pytest.Config) -> None:
     async with Client(url) as client:
@@ -113,6 +116,7 @@ async def test_a_state_that_kills_its_host_is_quarantined(url: str, pytestconfig
     assert count == 1
 
 
+@pytest.mark.promise("poison-is-put-aside")
 async def test_killing_an_idle_host_charges_nobody(url: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     async with Client(url) as client:
         with hosted(url, pytestconfig.rootpath) as process:
@@ -136,6 +140,7 @@ async def test_a_host_that_dies_before_it_takes_the_crumb_away_charges_once() ->
     assert interrupted == [1, 1, 2]
 
 
+@pytest.mark.promise("exactly-once-state")
 async def test_a_charged_event_that_waited_while_its_actor_left_memory_is_handled_once(tmp_path: Path) -> None:
     async with World([Counter], store=f"lmdb:{tmp_path}/store", max_active=0) as world:
         counter = world.ref(Counter, "a")

@@ -133,6 +133,7 @@ def nths(torture: bool, seed: int) -> Iterator[int]:
     return count(1) if torture else count(1 + seed % 29, 29)
 
 
+@pytest.mark.promise("steps-recorded-once", "sagas-undo")
 @pytest.mark.anyio
 @pytest.mark.timeout(600)
 async def test_a_crash_at_any_commit_undoes_what_was_done(torture: bool, tmp_path: Path) -> None:
@@ -179,6 +180,7 @@ def killed(place: Path, mode: str, at: int, chance: random.Random) -> bool:
     return False
 
 
+@pytest.mark.promise("sagas-undo")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_host_killed_again_and_again_undoes_what_was_done(torture: bool, tmp_path: Path) -> None:

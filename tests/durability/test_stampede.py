@@ -135,6 +135,7 @@ async def live(url: str, kind: str, count: int, later: float) -> Told:
     return Told(peak, max(each[0] for each in counts), max(each[1] for each in counts), max(slowest), seconds, rung)
 
 
+@pytest.mark.promise("timers-fire-once-never-early")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["timers", "mailboxes"])

@@ -108,6 +108,7 @@ def story(place: Path, name: str) -> tuple[int, str, list[int], set[str]]:
     raise AssertionError(f"{LIVES} hosts died")
 
 
+@pytest.mark.promise("step-attempts-are-counted", "step-keys-are-stable")
 @pytest.mark.parametrize(
     ("name", "deaths", "outcome", "attempts"),
     [

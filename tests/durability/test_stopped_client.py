@@ -14,7 +14,7 @@ import pytest
 from perdure.actors import AskTimeout, Client, Runtime, durable_actor, on_event, query
 from perdure.storage import _inbox
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("clients-hold-up-nobody")]
 
 # What a client's send does, as far as its transaction, which is begun and never ended.
 STOPPED = """

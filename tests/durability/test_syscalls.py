@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(shutil.which("strace") is None, reason="system calls are counted by strace"),
+    pytest.mark.promise("half-written-is-whole-or-absent"),
 ]
 
 AT_ONCE = 2
@@ -46,6 +47,7 @@ def kill_at(place: Path, moment: Moment, steps: int, root: Path) -> int:
     return KILLED if outcome.returncode in (KILLED, -9) else outcome.returncode
 
 
+@pytest.mark.promise("acknowledged-is-kept")
 async def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, pytestconfig: pytest.Config, torture: bool) -> None:
     every = moments(400 if torture else 24)
     await populate(tmp_path / "first", 20)

@@ -23,6 +23,8 @@ import pytest
 from perdure.actors import Runtime, current_actor, durable_actor, on_event, on_timer, query, set_timer
 from perdure.actors._clock import Alarm, SystemClock
 
+pytestmark = pytest.mark.promise("timers-fire-once-never-early")
+
 MONTH: Final = 30 * 86_400.0
 AT_ONCE: Final = 500  # asks on their way
 PATIENCE: Final = 20.0  # seconds after the last is due

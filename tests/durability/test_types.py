@@ -49,6 +49,7 @@ async def test_a_class_that_moves_is_the_same_type_by_its_name(village: Village,
             assert await till.query("same", [till, world.ref(now.desk.Cashier.run, "t")])
 
 
+@pytest.mark.promise("moved-classes-load")
 async def test_a_renamed_type_is_told_the_line_and_loses_nothing(village: Village, caplog: pytest.LogCaptureFixture) -> None:
     unnamed = TILL.replace('(name="Till")', "")
     with village.code(till=unnamed) as then:

@@ -119,6 +119,7 @@ def other_python() -> str:
     return str(found)
 
 
+@pytest.mark.promise("same-course-everywhere")
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_two_versions_of_python_in_turn_agree(other_python: str, tmp_path: Path) -> None:
@@ -183,6 +184,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.promise("replay-is-checked")
 @pytest.mark.parametrize(("changed", "now", "then"), CHANGES)
 async def test_a_changed_program_is_quarantined_and_both_lists_are_named(
     world: World, monkeypatch: pytest.MonkeyPatch, changed: Work, now: tuple[str, ...], then: tuple[str, ...]
@@ -200,6 +202,7 @@ async def test_a_changed_program_is_quarantined_and_both_lists_are_named(
     assert (caught.value.now, caught.value.then) == (now, then)
 
 
+@pytest.mark.promise("quarantine-keeps-everything", "quarantine-touches-no-other")
 @pytest.mark.parametrize("changed", [change[0] for change in CHANGES])
 async def test_a_quarantined_order_loses_nothing_and_goes_on_when_put_back(
     world: World, monkeypatch: pytest.MonkeyPatch, changed: Work
@@ -232,6 +235,7 @@ async def milk_first(self: Order) -> list[str]:
     return [tea, milk]
 
 
+@pytest.mark.promise("replay-is-checked")
 async def test_like_named_steps_in_another_order_get_their_own_outcomes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Order, "work", tea_first)
     order = await begun(world)
@@ -290,6 +294,7 @@ async def test_the_time_that_was_read_first_counts_and_is_warned_of(
     assert "self.marks['begun'] was not what it had been" in caplog.text
 
 
+@pytest.mark.promise("replay-is-checked")
 async def test_a_shape_that_depends_on_the_clock_is_quarantined(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Order, "work", that_makes_names_of_the_clock)
     order = await begun(world)

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import count, groupby
 from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from perdure.actors import ActorCompleted, ActorInfo, RuntimeNotRunning, send_signal
@@ -183,6 +184,7 @@ TROUBLES: Final = [
 ]
 
 
+@pytest.mark.promise("what-waits-goes-on", "leaving-memory-changes-nothing")
 @settings(max_examples=70)
 @given(st.lists(OPS, min_size=1, max_size=2), MESSAGES)
 def test_what_a_program_comes_to_depends_on_no_crash_and_no_eviction(programs: list[Op], messages: list[Message]) -> None:

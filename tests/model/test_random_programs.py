@@ -135,6 +135,7 @@ CRASHES = st.builds(Crash, st.sampled_from(CrashPoint), st.integers(1, 4))
 STEPS = st.one_of(LETTERS, LETTERS, CRASHES, st.builds(Restart), st.builds(Pause, st.integers(0, 30)))
 
 
+@pytest.mark.promise("exactly-once-state", "atomic-turns", "leaving-memory-changes-nothing", "messages-exactly-once")
 @pytest.mark.slow
 @settings(max_examples=600)
 @given(st.lists(STEPS, max_size=20), st.sampled_from([0, 1, 100]))

@@ -108,6 +108,7 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
 # --- what becomes of actors ---
 
 
+@pytest.mark.promise("deploys-are-foretold")
 def test_code_that_goes_on_with_everything_is_let_through(check: Check) -> None:
     result = check(ACCOUNT, ORDER)
 
@@ -118,6 +119,7 @@ def test_code_that_goes_on_with_everything_is_let_through(check: Check) -> None:
     assert result.returncode == 0
 
 
+@pytest.mark.promise("deploys-are-foretold")
 def test_what_would_ask_for_something_else_is_shown_with_the_difference(check: Check) -> None:
     result = check(RICHER, WEIGHING)
 
@@ -314,6 +316,7 @@ def test_what_replayed_code_prints_is_not_in_the_report(check: Check) -> None:
 # --- the call ---
 
 
+@pytest.mark.promise("deploys-are-foretold")
 def test_nothing_is_written(check: Check, busy_url: str) -> None:
     files = [path for path in Path(busy_url.removeprefix("lmdb:")).rglob("*") if path.is_file() and path.name != "lock.mdb"]
     before = [path.read_bytes() for path in files]
@@ -368,6 +371,7 @@ def test_a_call_that_cannot_be_is_refused_in_a_sentence(module: str, store: str,
     assert said in " ".join(result.stderr.replace("│", "").split())
 
 
+@pytest.mark.promise("deploys-are-foretold")
 @pytest.mark.timeout(180)
 def test_one_planted_change_among_ten_thousand_actors_is_found_within_ten_seconds(check: Check, tmp_path: Path) -> None:
     url = f"lmdb:{tmp_path}/crowd"

@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 def blocks(page: str) -> list[Block]:
     found = [(match[1].strip(), match[2]) for match in FENCE.finditer(page)]
-    following = [*found[1:], ("", "")]
+    following = [*found, ("", "")][1:]
     return [
         Block(language, text, after[1] if after[0] == "output" else None) for (language, text), after in zip(found, following, strict=True)
     ]

@@ -58,6 +58,7 @@ async def recovered(path: str) -> list[int]:
     return [int(key[3:]) for key, _ in rows] + [offer.number for offer in offers]
 
 
+@pytest.mark.promise("backups-are-one-moment")
 async def test_a_backup_under_fire_loses_nothing_acknowledged(store: LmdbStore, fence: Fence, tmp_path: Path) -> None:
     traffic = Traffic(store, fence)
     work = [asyncio.ensure_future(traffic.commit()), *(asyncio.ensure_future(traffic.offer()) for _ in range(4))]
@@ -77,6 +78,7 @@ async def test_a_backup_under_fire_loses_nothing_acknowledged(store: LmdbStore, 
         assert len(found) >= acknowledged[number]
 
 
+@pytest.mark.promise("backups-are-one-moment")
 async def test_another_process_copies_the_store_of_a_running_host(
     store: LmdbStore, fence: Fence, place: str, tmp_path: Path, elsewhere: Elsewhere
 ) -> None:
@@ -92,6 +94,7 @@ async def test_another_process_copies_the_store_of_a_running_host(
     assert await store.commit(batch_of(b=b"1"), fence)
 
 
+@pytest.mark.promise("backups-are-one-moment")
 async def test_a_restored_store_goes_on_numbering_in_a_new_inbox(store: LmdbStore, fence: Fence, place: str, tmp_path: Path) -> None:
     for _ in range(3):
         await store.offer(0, b"x")
@@ -108,6 +111,7 @@ async def test_a_restored_store_goes_on_numbering_in_a_new_inbox(store: LmdbStor
     await restored.close()
 
 
+@pytest.mark.promise("backups-are-one-moment")
 async def test_the_inbox_of_a_copy_does_not_fit_the_store(store: LmdbStore, fence: Fence, place: str, tmp_path: Path) -> None:
     restore(place, str(tmp_path / "restored"))
     await store.close()

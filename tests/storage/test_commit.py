@@ -79,6 +79,7 @@ async def group(disk: SlowDisk, sealed: list[Batch]) -> AsyncIterator[GroupCommi
     await asyncio.gather(work, return_exceptions=True)
 
 
+@pytest.mark.promise("nothing-leaves-before-durable")
 async def test_a_gate_opens_only_when_its_batch_is_durable(group: GroupCommit, disk: SlowDisk) -> None:
     group.batch.put(b"a", b"1")
     gate = staged(group)
@@ -123,6 +124,7 @@ async def test_turns_collect_while_a_batch_is_under_way(group: GroupCommit, disk
     assert group.statistics()[:2] == (2, 101)
 
 
+@pytest.mark.promise("one-line-of-batches")
 async def test_each_batch_is_sealed_and_numbered_right_before_it_closes(group: GroupCommit, disk: SlowDisk, sealed: list[Batch]) -> None:
     for _ in range(3):
         staged(group)
@@ -181,6 +183,7 @@ async def test_new_work_waits_while_too_many_bytes_are_uncommitted(group: GroupC
     assert group.saturated
 
 
+@pytest.mark.promise("a-full-disk-loses-nothing")
 async def test_a_full_disk_gets_the_same_batch_again(group: GroupCommit, disk: SlowDisk) -> None:
     disk.outcomes = [StoreFull("memory:"), StoreFull("memory:")]
     gate = staged(group)
@@ -218,6 +221,7 @@ async def test_intake_stays_closed_until_the_reserve_is_back(group: GroupCommit,
     assert (group.full, len(disk.asked)) == (None, 3)
 
 
+@pytest.mark.promise("one-line-of-batches")
 @pytest.mark.parametrize("error", [CommitUncertain("memory:", "EIO", recoverable=False), ValueError("a bug")])
 async def test_a_failed_commit_is_told_to_every_gate(group: GroupCommit, disk: SlowDisk, error: Exception) -> None:
     disk.outcomes = [error]
@@ -256,6 +260,7 @@ async def test_nobody_waits_for_room_after_the_end(group: GroupCommit, disk: Slo
         await asyncio.wait_for(group.space(), 1)
 
 
+@pytest.mark.promise("nobody-waits-in-vain")
 async def test_who_waits_is_told_when_a_group_commit_is_abandoned(group: GroupCommit) -> None:
     waiting = asyncio.ensure_future(staged(group).wait())
     await settle_down()

@@ -112,6 +112,7 @@ async def held(place: str) -> tuple[list[Entry], list[bytes], int]:
     return rows, offers, fence.epoch
 
 
+@pytest.mark.promise("compaction-keeps-everything")
 async def test_room_is_given_back_and_everything_else_is_kept(hollow: str) -> None:
     rows, offers, epoch = await held(hollow)
 
@@ -145,6 +146,7 @@ async def test_a_store_with_a_host_is_not_compacted(store: LmdbStore, fence: Fen
     assert not exists(place, "compacting")
 
 
+@pytest.mark.promise("compaction-keeps-everything")
 async def test_a_store_that_a_client_has_open_is_not_compacted(hollow: str, elsewhere: Elsewhere) -> None:
     client = elsewhere(CLIENT, hollow)
     assert client.reads() == "10 3"
@@ -179,6 +181,7 @@ async def test_a_process_with_half_of_it_open_keeps_a_compaction_out(hollow: str
         compact(hollow)
 
 
+@pytest.mark.promise("compaction-keeps-everything")
 async def test_who_opens_it_meanwhile_is_refused_and_later_finds_all(
     hollow: str, elsewhere: Elsewhere, amid: Callable[[Callable[[], None]], None]
 ) -> None:

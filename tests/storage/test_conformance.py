@@ -9,6 +9,8 @@ from perdure.storage import MemoryDisk, MemoryStore, Store, open_store
 from perdure.storage._lmdb import LmdbStore
 from perdure.storage.conformance import StoreConformance
 
+pytestmark = pytest.mark.promise("any-store-keeps-the-contract")
+
 
 class TestMemoryStore(StoreConformance):
     @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ BATCHES = 4
 VARIANTS = 125  # in each batch
 
 
+@pytest.mark.promise("damage-costs-one-actor")
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_no_damage_crashes_or_changes_the_keys_silently(tmp_path: Path, batch: int) -> None:

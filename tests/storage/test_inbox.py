@@ -98,6 +98,7 @@ async def test_accepted_offers_are_trimmed_in_time(store: LmdbStore, fence: Fenc
     assert [offer.number for offer in await anext(store.watch(fence))] == [9, 10]
 
 
+@pytest.mark.promise("clients-hold-up-nobody")
 async def test_a_stopped_client_with_the_write_lock_stops_only_clients(
     store: LmdbStore, fence: Fence, place: str, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ async def test_a_stopped_client_with_the_write_lock_stops_only_clients(
         await client
 
 
+@pytest.mark.promise("clients-hold-up-nobody")
 async def test_a_dead_client_gives_the_write_lock_back(store: LmdbStore, place: str, elsewhere: Elsewhere) -> None:
     holder = elsewhere(HOLDER, place)
     assert holder.reads() == "holds it"

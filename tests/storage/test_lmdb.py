@@ -165,6 +165,7 @@ async def test_a_map_that_another_process_has_grown_is_taken_over(store: LmdbSto
     assert [len(offer.payload) for offer in await anext(store.watch(fence))] == [5 << 20, 3 << 20]
 
 
+@pytest.mark.promise("a-full-disk-loses-nothing")
 async def test_a_full_disk_refuses_writes_and_goes_on_reading(store: LmdbStore, fence: Fence) -> None:
     await store.commit(batch_of(a=b"1"), fence)
     with longest_file(1 << 20), pytest.raises(StoreFull, match="the host goes on by itself"):
@@ -174,6 +175,7 @@ async def test_a_full_disk_refuses_writes_and_goes_on_reading(store: LmdbStore, 
     assert not exists(store.path, "ballast")
 
 
+@pytest.mark.promise("a-full-disk-loses-nothing")
 async def test_when_there_is_space_again_the_same_batch_is_taken(store: LmdbStore, fence: Fence) -> None:
     batch = batch_of(b=bytes(4 << 20))
     with longest_file(1 << 20), pytest.raises(StoreFull):
@@ -193,6 +195,7 @@ async def test_with_the_reserve_in_use_a_commit_asks_for_no_more(store: LmdbStor
     assert await store.commit(Batch(), fence) is True
 
 
+@pytest.mark.promise("one-line-of-batches", "a-full-disk-loses-nothing")
 @pytest.mark.parametrize(
     ("error", "recoverable"), [(system_error(errno.EIO), False), (lmdb.PanicError("panic"), True)], ids=["EIO", "panic"]
 )

@@ -134,6 +134,7 @@ async def test_an_empty_directory_becomes_a_store(place: str) -> None:
     assert exists(place, "data.mdb")
 
 
+@pytest.mark.promise("half-written-is-whole-or-absent")
 async def test_a_crash_during_creation_leaves_no_damaged_store(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*paths: str) -> None:
         raise KeyboardInterrupt

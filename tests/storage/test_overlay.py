@@ -39,6 +39,7 @@ async def overlaid(batches: Changes, durable: int) -> Overlay:
     return overlay
 
 
+@pytest.mark.promise("one-line-of-batches")
 @given(BATCHES, st.integers(0, 4), RANGES, st.integers(0, 14), st.booleans())
 def test_an_overlay_answers_as_if_all_were_committed(batches: Changes, durable: int, range_: Range, limit: int, reverse: bool) -> None:
     async def compare() -> None:

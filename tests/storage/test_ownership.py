@@ -10,7 +10,7 @@ from perdure.storage._lmdb import LmdbStore
 
 from .stores import Elsewhere, batch_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("one-host-per-store")]
 
 HOST = """
 import asyncio, sys
