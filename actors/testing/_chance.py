@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any, Final, final
+
+from .._settings import Settings
 
 GLANCE: Final = 0.001  # seconds that a seeded stopwatch moves at most each time somebody looks at it: a slice is 2 ms
 
@@ -50,3 +54,8 @@ class SeededStopwatch:
         """Seconds since it was made."""
         self._time += self._random.uniform(0.0, GLANCE)
         return self._time
+
+
+def by_chance(settings: Settings, random: Random) -> Settings:
+    """The same, with whatever a host may choose chosen at random."""
+    return replace(settings, stopwatch=SeededStopwatch(random), queue=partial(ShuffledQueue, random))

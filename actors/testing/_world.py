@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
 
 import anyio
 
-from ...storage import CommitUncertain, MemoryDisk, MemoryStore, open_store
+from ...storage import CommitUncertain
 from .._envelope import Kind
 from .._errors import RuntimeNotRunning
 from .._ids import ActorId
@@ -32,7 +32,7 @@ from .._runtime import Runtime
 from .._settings import Settings
 from .._step import Step
 from ._bodies import Bodies
-from ._chance import SeededEntropy, SeededStopwatch, ShuffledQueue
+from ._chance import SeededEntropy, by_chance
 from ._clock import JumpingClock
 from ._jumper import Jumper
 from ._keeper import Keeper
@@ -78,25 +78,14 @@ class World:
         self.scenario: Final = Scenario.parse(scenario)
         self.resources: Final[dict[str, Any]] = dict(resources or {})
         self.test_id: str | None = None  # by which pytest knows the test
-        self._model = partial(
-            World,
-            actors if actors is None else list(actors),
-            seed=seed,
-            max_active=max_active,
-            resources=dict(self.resources),
-            on_dead_letter=on_dead_letter,
-            turn_limit=turn_limit,
-            autojump=autojump,
-        )
-        self._url = store
-        self._autojump = autojump
-        self._disk = MemoryDisk()
-        chance = None if self.scenario.seed is None else Random(self.scenario.seed)
-        self._chance = chance
+        self._given = actors if actors is None else list(actors)
+        self._options: dict[str, Any] = {"seed": seed, "max_active": max_active, "turn_limit": turn_limit, "autojump": autojump}
+        self._options |= {"resources": dict(self.resources), "on_dead_letter": on_dead_letter}
+        self._chance = chance = None if self.scenario.seed is None else Random(self.scenario.seed)
         self.clock = JumpingClock() if chance is None else JumpingClock(lateness=partial(chance.uniform, 0.0, LATENESS))
         self.bodies: Final = Bodies(twice=self.scenario.twice, random=chance)
         settings = Settings(
-            registry=Registry((), grows=True) if actors is None else Registry.of_classes(actors),
+            registry=Registry((), grows=True) if self._given is None else Registry.of_classes(self._given),
             resources=self.resources,
             clock=self.clock,
             entropy=SeededEntropy(seed),
@@ -106,17 +95,13 @@ class World:
             turn_limit=turn_limit,
             around_steps=self.bodies,
         )
-        if chance is not None:
-            settings = replace(settings, stopwatch=SeededStopwatch(chance), queue=partial(ShuffledQueue, chance))
-        self._settings = settings
-        self._sent = 0
-        self._store: UnsteadyStore | None = None
-        self._keeper: Keeper | None = None
+        self._settings = settings if chance is None else by_chance(settings, chance)
+        self._keeper = Keeper(store)
+        self._first = asyncio.Lock()  # who begins
         self._jumper = Jumper(self.clock, self._at_rest, self._explain)
         self._jumping: asyncio.Task[None] | None = None
-        self._opening = 0  # commits with which the first host began
-        self._first = asyncio.Lock()  # who begins
-        self.is_entered = self._has_ended = False
+        self._sent = self._opening = 0  # messages with a key of the world's; commits with which the first host began
+        self.is_entered = self._has_begun = self._has_ended = False
 
     def __repr__(self) -> str:
         return f"<World of {self._keeper!r}>"
@@ -126,14 +111,12 @@ class World:
     @property
     def runtime(self) -> Runtime:
         """The runtime of now; another one after each restart."""
-        assert self._keeper is not None, "use the world inside `async with`"
         return self._keeper.runtime
 
     @property
     def store(self) -> UnsteadyStore:
         """The store in front of the runtime's."""
-        assert self._store is not None, "use the world inside `async with`"
-        return self._store
+        return self._keeper.store
 
     @property
     def registry(self) -> Registry:
@@ -307,10 +290,10 @@ class World:
         """
         with self._jumper.still():
             await self._current()
-            await self._end()
+            await self._keeper.kill()
             if actors is not None:
                 self._settings = replace(self._settings, registry=Registry.of_classes(actors))
-            await self._begin()
+            await self._keeper.begin(self._settings)
 
     async def _settle(self) -> None:
         for _ in range(3):
@@ -348,8 +331,7 @@ class World:
 
     def under(self, scenario: Scenario, number: int) -> World:
         """A new world of the same kind, the so manieth, in which a scenario plays."""
-        store = self._url if self._url == "memory:" else f"{self._url}-{number}"
-        return self._model(store=store, scenario=str(scenario))
+        return World(self._given, store=self._keeper.another(number), scenario=str(scenario), **self._options)
 
     @property
     def commits(self) -> int:
@@ -366,51 +348,31 @@ class World:
         if self._jumping is not None:
             self._jumping.cancel()
             await asyncio.wait([self._jumping])
-        if self._keeper is None:
-            return
-        self.store.flow()
-        keeper, self._keeper = self._keeper, None
         try:
-            await keeper.end()
+            await self._keeper.end()
         except Exception as problem:
             if error is None:
                 raise
             error.add_note(f"The world's host had ended: {type(problem).__name__}: {problem}")
-        finally:
-            await self.store.close()
 
     async def _current(self) -> Runtime:
         """The runtime of now; the first one begins when it is wanted. Raises what it has ended with."""
         if self._has_ended:
             raise RuntimeNotRunning("a world that has been left")
-        if self._keeper is None:
+        if not self._has_begun:
             async with self._first:
-                await self._begin_once()
-        assert self._keeper is not None
+                await self._begin()
         if self._keeper.problem is not None:
             raise self._keeper.problem
         return self._keeper.runtime
 
-    async def _begin_once(self) -> None:
-        if self._keeper is not None:
+    async def _begin(self) -> None:
+        if self._has_begun:
             return
-        await self._begin()
+        await self._keeper.begin(self._settings)
+        self._has_begun = True
         self._opening = self.store.commits
         for crash in self.scenario.crashes:
             self.store.crash_at(crash.point, crash.nth)
-        if self._autojump:
+        if self._options["autojump"]:
             self._jumping = asyncio.create_task(self._jumper.run(), name="the clock of a world")
-
-    async def _begin(self) -> None:
-        beneath = MemoryStore(self._disk) if self._url == "memory:" else open_store(self._url)
-        self._store = UnsteadyStore(beneath, self._store)
-        self._keeper = Keeper(Runtime.with_settings(self._store, self._settings))
-        await self._keeper.begin()
-
-    async def _end(self) -> None:
-        assert self._keeper is not None
-        self.store.flow()
-        self.runtime.abort()
-        with suppress(CommitUncertain):  # it may be dying of another crash already
-            await self._keeper.end()
-        await self.store.close()

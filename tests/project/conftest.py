@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("actors", "storage", "tracing")
+PLUG_IN = "actors/testing/plugin/__init__.py"  # a package of its own, `perdure.pytest_plugin`, and like a user of the others
 
 
 @pytest.fixture(scope="session")
@@ -33,4 +34,4 @@ def trees(texts: Mapping[str, str]) -> Mapping[str, ast.Module]:
 @pytest.fixture(scope="session")
 def doors(texts: Mapping[str, str]) -> list[str]:
     """The names under which the packages and their subpackages are imported."""
-    return ["perdure." + str(Path(path).parent).replace("/", ".") for path in texts if path.endswith("__init__.py")]
+    return ["perdure." + str(Path(path).parent).replace("/", ".") for path in texts if path.endswith("__init__.py") and path != PLUG_IN]

@@ -24,8 +24,13 @@ def copy(root: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def installed(path: Path) -> str:
+    """Where a file of the tree is in the wheel."""
+    return f"perdure/{path}".replace("actors/testing/plugin", "pytest_plugin")
+
+
 def test_the_wheel_holds_exactly_the_tree(copy: Path) -> None:
-    tree = {f"perdure/{path.relative_to(copy)}" for package in PACKAGES for path in (copy / package).rglob("*") if path.is_file()}
+    tree = {installed(path.relative_to(copy)) for package in PACKAGES for path in (copy / package).rglob("*") if path.is_file()}
 
     build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
     subprocess.run([sys.executable, "-c", build], cwd=copy, check=True, capture_output=True)

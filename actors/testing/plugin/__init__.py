@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +85,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj) or not _worlds_of(pyfuncitem):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(pyfuncitem.obj(**arguments))
+    error = asyncio.run(_error_of(pyfuncitem.obj(**arguments)))
+    if error is not None:
+        raise error  # here, so that the event loop's own lines are not shown
     return True
+
+
+async def _error_of(test: Coroutine[Any, Any, None]) -> BaseException | None:
+    __tracebackhide__ = True
+    try:
+        await test
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever a test fails with, or is skipped by
+        return error
+    return None
 
 
 def _worlds_of(item: pytest.Function) -> list[World]:
