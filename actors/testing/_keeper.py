@@ -9,7 +9,7 @@ import asyncio
 from contextlib import suppress
 from typing import final
 
-from ...storage import CommitUncertain, MemoryDisk, MemoryStore, open_store
+from ...storage import CommitUncertain, MemoryDisk, MemoryStore, Store, open_store
 from .._runtime import Runtime
 from .._settings import Settings
 from ._store import UnsteadyStore
@@ -51,9 +51,14 @@ class Keeper:
         """The URL for the store of a world like this one, the so manieth."""
         return self._url if self._url == "memory:" else f"{self._url}-{number}"
 
+    def reopened(self) -> str | Store:
+        """Where what the hosts have left may be looked at once they have ended: the URL, or a store on the disk in memory."""
+        return MemoryStore(self._disk) if self._url == "memory:" else self._url
+
     async def begin(self, settings: Settings) -> None:
         """Return once a host takes turns. Raises why it cannot."""
-        self._store = UnsteadyStore(MemoryStore(self._disk) if self._url == "memory:" else open_store(self._url), self._store)
+        beneath = self.reopened()
+        self._store = UnsteadyStore(open_store(beneath) if isinstance(beneath, str) else beneath, self._store)
         self._runtime = Runtime.with_settings(self._store, settings)
         self._ending.clear()
         begun = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -69,14 +69,14 @@ class World:
         store: str = "memory:",
         seed: int = 0,
         max_active: int = 10_000,
-        resources: Mapping[str, Any] | None = None,
+        resources: dict[str, Any] | None = None,
         on_dead_letter: Callable[[DeadLetterInfo], None] | None = None,
         turn_limit: float = 10.0,
         autojump: bool = True,
         scenario: str = "plain",
     ) -> None:
         self.scenario: Final = Scenario.parse(scenario)
-        self.resources: Final[dict[str, Any]] = dict(resources or {})
+        self.resources: Final[dict[str, Any]] = {} if resources is None else resources
         self.test_id: str | None = None  # by which pytest knows the test
         self._given = actors if actors is None else list(actors)
         self._options: dict[str, Any] = {"seed": seed, "max_active": max_active, "turn_limit": turn_limit, "autojump": autojump}

@@ -39,7 +39,7 @@ from perdure.actors import (
 )
 from perdure.actors._persistence import PARTITION, Table
 from perdure.actors.testing import CrashPoint, UnsteadyStore, World
-from perdure.storage import CommitUncertain, Entry, MemoryStore, Store, StoreError, StoreLocked, below, open_store
+from perdure.storage import CommitUncertain, Entry, Store, StoreError, StoreLocked, below, open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +168,7 @@ async def live(world: World, patches: pytest.MonkeyPatch) -> None:
 
 def left_by(world: World) -> str | Store:
     """The store of a world that has ended."""
-    return MemoryStore(world._disk) if world._url == "memory:" else world._url
+    return world._keeper.reopened()
 
 
 async def carry(world: World, target: str | Store) -> Moved:

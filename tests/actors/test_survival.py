@@ -269,7 +269,8 @@ async def test_all_commit_points_of_ten_steps_are_tried_within_a_second() -> Non
         assert await (await world.start(Sum.run, "s", 10)).result() == 45
 
     begun = time.process_time()
-    await try_out(adds_up, World(), tried := [])
+    tried: list[str] = []
+    await try_out(adds_up, World(), tried)
 
     assert len(tried) > 30
     print(f"{len(tried)} runs of ten steps in {time.process_time() - begun:.2f} s")

@@ -14,7 +14,7 @@ from perdure.actors._query import read_dead_letter_info
 from perdure.actors._records import ARRIVAL_ROW, ArrivalRow, Outcome, StreamRow
 from perdure.actors._ref import Request
 from perdure.actors._registry import Registry
-from perdure.actors.testing._world import SeededEntropy
+from perdure.actors.testing._chance import SeededEntropy
 from perdure.storage import Store
 
 CLIENT: Final = bytes(range(16))
