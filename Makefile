@@ -59,7 +59,7 @@ promises: environment  ## write docs/promises.md: every promise, the tests that 
 	$(BIN)/python -m tests.project.promises
 
 bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
-	@for benchmark in commit turns client workflows timers replay rest imports; do \
+	@for benchmark in commit turns client workflows timers replay rest testkit imports; do \
 		$(BIN)/python -m benchmarks.$$benchmark --json benchmarks/results/$$benchmark.json; \
 	done
 
