@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -44,7 +45,10 @@ def log_levels() -> Iterator[None]:
 
 
 class AllowedSkip(NamedTuple):
-    """Tests that may be skipped where something is missing: `program:NAME`, `module:NAME` or `file:PATH` (from the root)."""
+    """Tests that may be skipped where something is missing: `program:NAME`, `module:NAME`, `file:PATH` (from the root).
+
+    Or where `command:WORDS` does not succeed: what is missing is the right to do that.
+    """
 
     tests: str
     missing: str
@@ -63,8 +67,15 @@ class AllowedSkip(NamedTuple):
                 return importlib.util.find_spec(name) is None
             case "file":
                 return not (root / name).exists()
+            case "command":
+                return not succeeds(*name.split())
             case _:
-                raise pytest.UsageError(f"{ALLOWED_SKIPS}: missing = {self.missing!r} names neither program:, module: nor file:")
+                raise pytest.UsageError(f"{ALLOWED_SKIPS}: missing = {self.missing!r} names neither program:, module:, file: nor command:")
+
+
+def succeeds(*command: str) -> bool:
+    """Whether a command can be run here, and comes to a good end."""
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @final

@@ -43,13 +43,14 @@ def test_a_skip_of_a_whole_module_fails_the_run_too(project: pytest.Pytester) ->
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_a_listed_skip_passes_where_the_thing_is_missing(project: pytest.Pytester) -> None:
-    allow(project, "test_sample.py::*", "program:no-such-program")
+@pytest.mark.parametrize("missing", ["program:no-such-program", "command:false", "command:no-such-program --help"])
+def test_a_listed_skip_passes_where_the_thing_is_missing(project: pytest.Pytester, missing: str) -> None:
+    allow(project, "test_sample.py::*", missing)
 
     assert project.runpytest_subprocess().ret == pytest.ExitCode.OK
 
 
-@pytest.mark.parametrize("missing", ["program:sh", "module:json", "file:conftest.py"])
+@pytest.mark.parametrize("missing", ["program:sh", "module:json", "file:conftest.py", "command:true"])
 def test_a_listed_skip_fails_where_the_thing_is_there(project: pytest.Pytester, missing: str) -> None:
     allow(project, "test_sample.py::*", missing)
 

@@ -91,5 +91,9 @@ class Bystander:
         self.name = name
         return name
 
+    @query
+    def called(self) -> str:
+        return self.name
+
 
 ACTORS = (Account, Bystander)

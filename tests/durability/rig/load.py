@@ -21,6 +21,7 @@ from .ledger import Acknowledgement, Ledger
 KEYS: Final = 12  # idempotency keys of each name
 
 Step = Callable[[], Coroutine[Any, Any, None]]
+Take = Callable[[Step], Coroutine[Any, Any, None]]
 
 
 class Bank(Protocol):
@@ -33,12 +34,13 @@ class Bank(Protocol):
 
 @final
 class Sender:
-    """One sender. `at_once`: its requests that may wait for their answers."""
+    """One sender. `at_once`: its requests that may wait for their answers. `take` takes a step, once or until it succeeds."""
 
-    def __init__(self, bank: Bank, ledger: Ledger, name: str, accounts: int, at_once: int = 8) -> None:
+    def __init__(self, bank: Bank, ledger: Ledger, name: str, accounts: int, at_once: int = 8, take: Take = lambda step: step()) -> None:
         self._bank = bank
         self._ledger = ledger
         self._name = name
+        self._take = take
         self._room = asyncio.Semaphore(at_once)
         self._keys = [f"account-{number}" for number in range(accounts)]
         self._random = random.Random(name)
@@ -58,7 +60,7 @@ class Sender:
             for _ in count() if steps is None else range(steps):
                 await self._room.acquire()
                 step = self._random.choice(self._verbs)(self._random.choice(self._keys))
-                tasks.create_task(step()).add_done_callback(lambda _: self._room.release())
+                tasks.create_task(self._take(step)).add_done_callback(lambda _: self._room.release())
 
     async def repeat(self, name: str) -> None:
         """Ask all that is asked with keys under a name, each twice at once."""
