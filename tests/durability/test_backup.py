@@ -20,13 +20,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 
 @pytest.mark.promise("backups-are-one-moment")
+@pytest.mark.reliability(29)
 async def test_a_restored_backup_has_all_that_was_acknowledged_before_it(tmp_path: Path, torture: bool) -> None:
     logging.getLogger("perdure.actors").setLevel(logging.ERROR)
     place = tmp_path / "place"
     place.mkdir()
     await populate(place, 0)
 
-    copies = [tmp_path / f"copy-{number}" for number in range(100 if torture else 5)]
+    copies = [tmp_path / f"copy-{number}" for number in range(100 if torture else 10)]
     async with Runtime(f"lmdb:{place}/store", ACTORS) as bank:
         busy = asyncio.gather(work(bank, Life(place)), do_business(place, 1, ACCOUNTS))
         for copy in copies:

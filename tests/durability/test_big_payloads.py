@@ -26,7 +26,7 @@ from perdure.actors import (
 )
 from perdure.actors._frames import MAX_FRAME
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.reliability(20), pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 BIG: Final = 64 << 20  # bytes
 TOO_BIG: Final = MAX_FRAME

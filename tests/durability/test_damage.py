@@ -128,6 +128,7 @@ def wrong(sound: dict[str, object], found: dict[str, object], actor: str) -> lis
 
 
 @pytest.mark.promise("damage-costs-one-actor")
+@pytest.mark.reliability(12)
 @pytest.mark.slow
 async def test_a_damaged_record_costs_no_actor_but_its_own(place: Path, tmp_path: Path, torture: bool) -> None:
     sound = await answers(f"lmdb:{shutil.copytree(place, tmp_path / 'sound')}")

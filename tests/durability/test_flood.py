@@ -80,6 +80,7 @@ def from_a_client_while_nobody_hosts(flood: Flood, count: int) -> list[Tide]:
 
 
 @pytest.mark.promise("order-per-sender-and-lane")
+@pytest.mark.reliability(20)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("source", [from_the_host, from_a_client, from_a_client_while_nobody_hosts])
 def test_a_flood_is_taken_in_order_and_stays_out_of_memory(flood: Flood, source: Callable[[Flood, int], list[Tide]], torture: bool) -> None:

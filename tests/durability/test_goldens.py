@@ -25,7 +25,7 @@ from .goldens.playing import Golden, actors_of, ends, go_on, goldens
 from .goldens.write import held, make, read
 from .rig.remains import remains_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.reliability(28)]
 
 
 class Surroundings(NamedTuple):

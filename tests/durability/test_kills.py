@@ -43,6 +43,7 @@ def figures(reports: list[Report]) -> str:
     "messages-exactly-once",
     "order-per-sender-and-lane",
 )
+@pytest.mark.reliability(1)
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStories, torture: bool) -> None:
@@ -57,6 +58,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tell_stories: TellStor
 
 
 @pytest.mark.promise("acknowledged-is-kept")
+@pytest.mark.reliability(17)
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStories, torture: bool) -> None:
@@ -66,6 +68,7 @@ def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStor
     assert [violation for report in reports for violation in report.violations] == []
 
 
+@pytest.mark.reliability(4)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("plant", PLANTS)

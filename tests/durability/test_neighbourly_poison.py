@@ -82,6 +82,7 @@ async def told(world: World) -> Letters:
 
 
 @pytest.mark.promise("poison-is-put-aside")
+@pytest.mark.reliability(16)
 @pytest.mark.parametrize("handler", [Victim.swallow, Victim.swallow_later])
 @pytest.mark.parametrize("kind", POISONS)
 async def test_poison_is_put_aside_after_its_attempts(store_url: str, kind: str, handler: Any) -> None:
@@ -99,6 +100,7 @@ async def test_poison_is_put_aside_after_its_attempts(store_url: str, kind: str,
 
 
 @pytest.mark.promise("poison-is-put-aside")
+@pytest.mark.reliability(16)
 @pytest.mark.parametrize("kind", POISONS)
 async def test_attempts_are_counted_over_restarts(store_url: str, kind: str) -> None:
     RUNS.clear()
@@ -144,6 +146,7 @@ async def test_a_payload_that_nobody_can_read_any_more_is_put_aside(tmp_path: Pa
 
 
 @pytest.mark.promise("turns-end")
+@pytest.mark.reliability(16)
 @pytest.mark.parametrize("handler", ["hang", "hang_later", "hang_on"])
 async def test_a_handler_that_hangs_is_named_and_broken(handler: str, torture: bool, caplog: pytest.LogCaptureFixture) -> None:
     limit = 10.0 if torture else 0.3
@@ -178,6 +181,7 @@ def compare(store_url: str, pytestconfig: pytest.Config) -> Compare:
 
 
 @pytest.mark.promise("poison-is-put-aside")
+@pytest.mark.reliability(16)
 @pytest.mark.slow
 def test_the_others_hardly_notice_poison(compare: Compare, torture: bool) -> None:
     # The full figure wants a machine with nothing else to do: at a load of 3 on two cores, a load compared with itself comes out 5 % off.

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from perdure.actors import Client, InvalidKey, KeyTooLong, Retry, Runtime, current_actor, durable_actor, on_event, workflow
 
-pytestmark = [pytest.mark.anyio, pytest.mark.promise("a-key-is-any-text")]
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("a-key-is-any-text"), pytest.mark.reliability(20)]
 
 GOOD: Final = {
     "empty": "",

@@ -66,6 +66,7 @@ async def letters(client: Client) -> list[DeadLetterInfo]:
 
 
 @pytest.mark.promise("poison-is-put-aside")
+@pytest.mark.reliability(16)
 @pytest.mark.slow
 @pytest.mark.parametrize("death", DEATHS)
 async def test_a_message_that_kills_its_host_is_put_aside(url: str, death: str, pytestconfig: pytest.Config) -> None:

@@ -48,6 +48,7 @@ def kill_at(place: Path, moment: Moment, steps: int, root: Path) -> int:
 
 
 @pytest.mark.promise("acknowledged-is-kept")
+@pytest.mark.reliability(2)
 async def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, pytestconfig: pytest.Config, torture: bool) -> None:
     every = moments(400 if torture else 24)
     await populate(tmp_path / "first", 20)

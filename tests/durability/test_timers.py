@@ -72,6 +72,7 @@ class RacingClock:
         return asyncio.get_running_loop().call_later(max(0.0, (due - self.now()) / 100), callback)
 
 
+@pytest.mark.reliability(14)
 @pytest.mark.parametrize("month", [MONTH, -MONTH])
 def test_a_machine_clock_that_is_set_moves_no_timer(monkeypatch: pytest.MonkeyPatch, month: float) -> None:
     before, clock = time.time(), SystemClock()
@@ -91,6 +92,7 @@ async def host(place: Path, clock: RacingClock, begin: float, until: float) -> l
         return [await sleeper.query(Sleeper.story) for sleeper in sleepers]
 
 
+@pytest.mark.reliability(14)
 @pytest.mark.anyio
 @pytest.mark.parametrize("leap", [MONTH, -MONTH])
 async def test_clocks_that_race_and_leap_fire_each_timer_once(tmp_path: Path, leap: float) -> None:
@@ -140,6 +142,7 @@ def life(place: Path, *plot: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_thousands_of_timers_fire_once_each_over_a_kill(tmp_path: Path, torture: bool) -> None:

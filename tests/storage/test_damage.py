@@ -15,6 +15,7 @@ VARIANTS = 125  # in each batch
 
 
 @pytest.mark.promise("damage-costs-one-actor")
+@pytest.mark.reliability(12)
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_no_damage_crashes_or_changes_the_keys_silently(tmp_path: Path, batch: int) -> None:

@@ -2,8 +2,8 @@
 
     python -m tests.durability.rig.full_disk PLACE ROUNDS SECONDS
 
-PLACE/disk is a small disk, with the store on it; the ledger is beside it. In each round something else takes what is left of the disk, keeps
-it for so many seconds, and gives it back; the host is never started again. Prints a report as JSON.
+PLACE/disk is a small disk, with the store on it; the ledger is beside it. In each round something else takes what is left of the disk,
+keeps it for so many seconds, and gives it back; the host is never started again. Prints a report as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, final
 from perdure.actors import Client, Runtime
 from perdure.storage import StoreFull
 
-from .bank import Account, Bystander
+from .bank import Bystander
 from .host import ACCOUNTS, Life, Past, audit, facts_of, hosted, live, read_findings
 from .ledger import Ledger
 from .load import Sender, Step
@@ -123,12 +123,13 @@ class Crowd:
         """
         before = [len(meter.taken) for meter in self.meters]
         await until(lambda: all(len(meter.taken) > LOAD + count for meter, count in zip(self.meters, before, strict=True)), "no load")
-        refused = [len(meter.refused) for meter in self.meters[:SENDERS]]
+        own = self.meters[:SENDERS]
+        refused = [len(meter.refused) for meter in own]
         await until(self._full, "the store does not notice that its disk is full")
         if greedy:
             await asyncio.sleep(NOTICED)
         else:
-            await until(lambda: all(len(meter.refused) > count for meter, count in zip(self.meters, refused)), "somebody sends still")
+            await until(lambda: all(len(meter.refused) > count for meter, count in zip(own, refused, strict=True)), "somebody sends still")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if greedy:
