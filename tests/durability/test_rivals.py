@@ -65,6 +65,7 @@ async def test_a_host_at_work_has_no_rival_and_loses_nothing(contest: Contest, t
     alive = host.poll()
 
     host.kill()
+    host.wait()
     finding = await contest.audit()
     host.communicate()
 
