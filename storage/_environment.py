@@ -32,6 +32,11 @@ DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError
 PATIENCE: Final = 1.0  # seconds that a reader waits for a writer, where it must take over a map that another process has grown
 ROOM: Final = 1 << 20  # bytes; a disk that has less is full
 
+FORKED: Final = (
+    "had it open when it forked this one",
+    "Use it in a process that was started anew, as multiprocessing's spawn method does.",
+)
+
 _opened: dict[tuple[int, int, int], Environment] = {}  # by process, device and inode of the data file
 _opening = threading.Lock()
 
@@ -116,7 +121,9 @@ class Environment:
         return self._lmdb.stat()["entries"], info["map_size"], info["num_readers"]
 
     def let_go(self) -> None:
-        """End one use; the last user closes the files, and so does any if nothing can be written any more."""
+        """End one use; the last user closes the files, and so does any if nothing can be written any more; never a forked child."""
+        if self._identity[0] != os.getpid():
+            return
         with _opening:
             self._users -= 1
             if _opened.get(self._identity) is not self or (self._users and self.broken is None):
@@ -184,7 +191,7 @@ def acquire(path: str, map_size: int) -> Environment:
     Raises `StoreCorrupt` or `StoreVersionError` for what is damaged or not ours, before LMDB maps it.
     """
     with _opening:
-        _close_inherited()
+        _refuse_inherited(path)
         environment = _opened.get(_identity_here(path))
         if environment is None:
             with passing(path):
@@ -199,7 +206,7 @@ def alone(path: str) -> Iterator[None]:
     """Nobody has the environment in a directory open, or opens it, inside of `with`. Raises `StoreLocked` where somebody has."""
     with ExitStack() as shutting:
         with _opening:
-            _close_inherited()
+            _refuse_inherited(path)
             if _identity_here(path) in _opened:
                 raise StoreLocked(path, os.getpid(), *OPEN)
             shutting.enter_context(shut(path))
@@ -214,10 +221,28 @@ def _identity_here(path: str) -> tuple[int, int, int]:
     return os.getpid(), status.st_dev, status.st_ino
 
 
-def _close_inherited() -> None:
-    """In a forked child: let go of what the parent had open, which the child may not use, and which LMDB would not open beside it."""
-    for identity in [identity for identity in _opened if identity[0] != os.getpid()]:
-        _opened.pop(identity)._lmdb.close()
+def _refuse_inherited(path: str) -> None:
+    """In a forked child: raise StoreLocked for what the parent had open, which LMDB does not open again beside it."""
+    _, *file = _identity_here(path)
+    for parent, *inherited in _opened:
+        if inherited == file and parent != os.getpid():
+            raise StoreLocked(path, parent, *FORKED)
+
+
+def _keep_inherited() -> None:
+    """In a forked child: never close what the parent has open, not even at the end.
+
+    To close it would wait for a lock of a thread that was not forked, or free the places that the parent's readers have in the lock file.
+    """
+    import ctypes
+
+    global _opening  # noqa: PLW0603  another thread may have held it
+    _opening = threading.Lock()
+    for environment in _opened.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(environment._lmdb))
+
+
+os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def _open(path: str, map_size: int) -> lmdb.Environment:

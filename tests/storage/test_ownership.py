@@ -53,6 +53,39 @@ asyncio.run(main())
 """
 
 
+FORKING_AT_WORK = """
+import asyncio, os, signal, sys, warnings
+from perdure.storage import Batch, StoreLocked, open_store
+warnings.simplefilter("ignore")
+async def child():
+    try:
+        await open_store("lmdb:" + sys.argv[1]).own(0)
+    except StoreLocked as locked:
+        os._exit(0 if locked.pid == os.getppid() else 1)
+def fork():
+    if (pid := os.fork()) == 0:
+        signal.alarm(10)
+        asyncio._set_running_loop(None)
+        asyncio.run(child())
+        os._exit(2)
+    return os.waitpid(pid, 0)[1]
+async def main():
+    store = open_store("lmdb:" + sys.argv[1])
+    fence = await store.own(0)
+    for number in range(30):
+        batch = Batch()
+        batch.put(b"number", number.to_bytes(2, "big"))
+        commit = asyncio.ensure_future(store.commit(batch, fence))
+        await asyncio.sleep(0.0003 * (number % 5))
+        print(fork(), flush=True)
+        await store.read([b"number"])
+        await commit
+    await store.close()
+    print("closed", flush=True)
+asyncio.run(main())
+"""
+
+
 async def test_a_second_owner_in_the_process_is_always_refused(store: LmdbStore, fence: Fence, place: str) -> None:
     other = LmdbStore(place)
     for attempt in range(100):
@@ -95,6 +128,12 @@ def test_a_forked_child_can_neither_use_nor_own_the_store(place: str, elsewhere:
     said = [host.reads() for _ in range(3)]
 
     assert said == ["True", "True", "1"]
+
+
+def test_forks_while_a_store_is_written_hang_nowhere_and_harm_nobody(place: str, elsewhere: Elsewhere) -> None:
+    host = elsewhere(FORKING_AT_WORK, place)
+
+    assert [host.reads() for _ in range(31)] == ["0"] * 30 + ["closed"]
 
 
 async def test_a_fork_takes_no_lock_from_its_parent(place: str, elsewhere: Elsewhere, store: LmdbStore) -> None:
