@@ -123,7 +123,7 @@ class Closing:
 def closing_for(envelope: Envelope) -> Closing:
     """The end of a life that a message asks for: a cancel, a new beginning, the failure of another message."""
     if envelope.kind is Kind.CANCEL:
-        return Closing(envelope.payload.decode())
+        return Closing(envelope.payload.decode(errors="replace"))
     if envelope.kind is Kind.RENEW:
         return Closing("its supervisor begins it again", Renewed(envelope.due))
     poison = OUTCOME.unpack(envelope.payload)

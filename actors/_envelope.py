@@ -53,6 +53,19 @@ FORGETS: Final = frozenset({Kind.DELETE, Kind.RETIRE})
 CONTROLS: Final = FORGETS | {Kind.RETRY, Kind.TERMINATE, Kind.REDRIVE, Kind.DROP, Kind.EDIT}
 
 
+# What comes from outside of the hosts; the others are between actors and their host, who trusts them.
+SENT: Final = CONTROLS - {Kind.RETIRE} | {
+    Kind.EVENT,
+    Kind.SIGNAL,
+    Kind.DECLARED,
+    Kind.START,
+    Kind.START_NEW,
+    Kind.RESTART,
+    Kind.RESULT,
+    Kind.CANCEL,
+}
+
+
 @final
 class Form(IntEnum):
     """How the payload is encoded; the numbers are on disk."""

@@ -310,7 +310,7 @@ class Lives:
         is_for_it = envelope.parent is None or self.orphan(activation, envelope, turn.time)
         self._books.skip(activation, item, turn)
         if is_for_it and not activation.status.is_end:
-            reason = ActorCancelled(activation.actor, envelope.payload.decode())
+            reason = ActorCancelled(activation.actor, envelope.payload.decode(errors="replace"))
             self.end_for_good(activation, Ended(refusal(reason), Status.CANCELLED), turn.time)
         self._books.telling.conclude(activation, item.seq, envelope, Value(b""))
         return True
@@ -328,7 +328,7 @@ class Lives:
             activation.failure = None
             activation.fitted = False  # what keeps it from going on keeps its state from being read, too
         self._books.discharge(activation.decoding)
-        reason = envelope.payload.decode()
+        reason = envelope.payload.decode(errors="replace")
         outcome = refusal(ActorCancelled(activation.actor, f"terminated: {reason}" if reason else "terminated"))
         self.end_for_good(activation, Ended(outcome, Status.CANCELLED), now)
         return Value(b"")

@@ -460,7 +460,7 @@ class RecordFormat(Generic[R]):
             raise DamagedRecord("the checksum is wrong")
         try:
             return (self._decoder or self._make_decoder()).decode(body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DamagedRecord(str(error)) from error
 
     def _make_decoder(self) -> msgspec.msgpack.Decoder[R]:
