@@ -83,6 +83,7 @@ if typing.TYPE_CHECKING:
     from ._client import Client
     from ._moving import ActorsExist, Moved, export_actors, import_actors
     from ._named import NamedRef
+    from ._past import HistoryEntry
 
 __all__ = [
     "ActorCancelled",
@@ -117,6 +118,7 @@ __all__ = [
     "ExportUnreadable",
     "ExtraNotInstalled",
     "HandlerInterrupted",
+    "HistoryEntry",
     "HostNotRunning",
     "IdempotencyMismatch",
     "InvalidKey",
@@ -204,6 +206,7 @@ _LAZY: typing.Final = {  # what no host needs: 8 ms
     "ActorsExist": "_moving",
     "Client": "_client",
     "ExportUnreadable": "_archive",
+    "HistoryEntry": "_past",
     "Moved": "_moving",
     "NamedRef": "_named",
     "export_actors": "_moving",

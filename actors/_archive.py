@@ -27,7 +27,10 @@ _LENGTH: Final = struct.Struct("<I")
 
 @final
 class ExportUnreadable(PerdureError):
-    """A file is no export of actors, or none that can be imported here. `file` is its name, `what` is wrong with it, `cure` helps."""
+    """A file is no export of actors, or of a history, or none that can be read here.
+
+    `file` is its name, `what` is wrong with it, `cure` helps.
+    """
 
     __module__ = "perdure.actors"
 

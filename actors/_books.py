@@ -16,6 +16,7 @@ from ._envelope import Envelope, Kind, Parent
 from ._epoch import Epoch
 from ._errors import ActorCompleted, UnknownActorType
 from ._failure import Failure
+from ._history import history_of
 from ._ids import ActorId, MessageId
 from ._mailbox import Item
 from ._persistence import charge_key, delete_request
@@ -45,12 +46,13 @@ UNMOURNED: Final = frozenset(
 class Books:
     """What every decision is written into. `dirty` are the actors with something to stage; `deliver` takes messages to other actors."""
 
-    __slots__ = ("deliver", "dirty", "epoch", "telling")
+    __slots__ = ("deliver", "dirty", "epoch", "history", "telling")
 
     def __init__(self, epoch: Epoch, deliver: Callable[[ActorId, Delivery], None]) -> None:
         self.epoch: Final = epoch
         self.deliver = deliver
         self.telling: Final = Telling(epoch, deliver)
+        self.history: Final = history_of(epoch)
         self.dirty: list[Activation] = []
 
     def __repr__(self) -> str:
@@ -68,7 +70,8 @@ class Books:
         """The message is taken, and changes nothing of the actor's state."""
         activation.take(item)
         activation.stay(turn, standing)
-        self.touch(activation, 100)
+        size = 0 if self.history is None else self.history.note_passed(activation, item, turn)
+        self.touch(activation, size + 100)
 
     def skip(self, activation: Activation, item: Item, turn: Turn) -> None:
         """The message is taken, and changes nothing of the actor."""

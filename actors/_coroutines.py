@@ -360,7 +360,7 @@ class Coroutines:
             self.loop.cancel_all(closing.reason)
             self.loop.run()
             return True
-        if is_over:
+        if is_over and not turn.is_replay:
             closing.complain(turn.actor, self.loop.tasks(), definition.cancel_grace)
         if is_over or (end is not None and closing.swept and not self.loop.tasks()):
             self._end_life(closing, turn)

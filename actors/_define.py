@@ -44,6 +44,7 @@ class Options(NamedTuple):
     cancel_grace: timedelta = timedelta(seconds=30)
     replays: Sequence[int] = ()
     retention: timedelta | None = None
+    keep_history: int = 0
 
 
 @final
@@ -53,7 +54,8 @@ class Definition:
     `mailbox_limit` counts messages, `dedupe_for` is how long idempotency keys are kept, `retry` is for events that were
     sent and not asked. `max_replay` is how long a log may become, and `stream_limit` how many items of a stream are kept. `on_poison` is
     what follows a message that cannot be handled, `supervise` what follows a child that fails; `cancel_grace` in seconds. `migrations` are
-    those to this version, `replays` the older versions whose past it can replay; `retention` is in seconds, None for ever.
+    those to this version, `replays` the older versions whose past it can replay; `retention` is in seconds, None for ever. `keep_history`
+    is how many messages of the past are kept at least.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class Definition:
         "codec",
         "dedupe_for",
         "handlers",
+        "keep_history",
         "mailbox_limit",
         "max_replay",
         "migrations",
@@ -100,6 +103,7 @@ class Definition:
         self.supervise: Final = options.supervise
         self.cancel_grace: Final = options.cancel_grace.total_seconds()
         self.retention: Final = None if options.retention is None else options.retention.total_seconds()
+        self.keep_history: Final = options.keep_history
         self.replays: Final = check_replays(cls, self.version, options.replays)
         self.migrations: Final = Migrations(cls, self.version)
         self._state: Final = State(cls, self.codec)
@@ -274,6 +278,7 @@ def durable_actor(
     cancel_grace: timedelta = ...,
     replays: Sequence[int] = ...,
     retention: timedelta | None = ...,
+    keep_history: int = ...,
 ) -> Callable[[C], C]: ...
 def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     """Make a class an actor type. Goes above `@dataclass` and the like; raises DefinitionError for what could not work.
@@ -289,7 +294,8 @@ def durable_actor(cls: type | None = None, /, **options: Any) -> object:
     (default: their parent is told). `cancel_grace`: how long clean-up may take once the actor, or one of its handlers, is asked to end
     (default 30 s); undoing a saga may take longer. `replays`: older versions whose actors this class goes on with where their code waits,
     since it would have asked for the same (default: none). `retention`: how long an actor is kept once it has ended, with all that is its
-    own, as a timedelta (default None: until it is deleted).
+    own, as a timedelta (default None: until it is deleted). `keep_history`: how many messages of an actor's past are kept at least, to be
+    shown and replayed (default 0: none); each is stored twice for it. What is replayed together is kept together, so there may be more.
     """
     if cls is not None:
         return _defined(cls, Options())
@@ -342,6 +348,8 @@ def _problems(options: Options) -> Iterator[str]:
     for name in ("dedupe_for", "cancel_grace"):
         if getattr(options, name) < timedelta(0):
             yield f"{name}={getattr(options, name)!r} is negative"
+    if type(options.keep_history) is not int or options.keep_history < 0:
+        yield f"keep_history={options.keep_history!r} is not a number of messages"
     if options.retention is not None and options.retention <= timedelta(0):
         yield f"retention={options.retention!r} keeps nothing, not even what the workflow returns"
     if options.on_poison not in get_args(OnPoison):

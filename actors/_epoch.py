@@ -63,7 +63,8 @@ class Epoch:
     """The parts that the modules of a host share; each is made once, by the host.
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable.
-    `check_queries` is how often a query is checked for changing state: every nth. `spare` is for the code of actors of which nothing
+    `check_queries` is how often a query is checked for changing state: every nth. `keep_history` is how many messages of every actor's
+    past are kept at least. `spare` is for the code of actors of which nothing
     waits. `errands` does what actors have asked for; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an
     actor looked at when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that
     wait for an item of a stream.
@@ -80,6 +81,7 @@ class Epoch:
     charges: dict[MessageId, Charge]
     max_active: int
     check_queries: int
+    keep_history: int = 0
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     stopwatch: Callable[[], float] = time.perf_counter
     queue: Callable[[], deque[Any]] = deque

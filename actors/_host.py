@@ -60,6 +60,7 @@ class Host:
             charges={},
             max_active=settings.max_active,
             check_queries=settings.check_queries,
+            keep_history=settings.keep_history,
             on_dead_letter=settings.on_dead_letter,
             stopwatch=settings.stopwatch,
             queue=settings.queue,

@@ -208,7 +208,7 @@ class Performer:
     def _fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
         activation.failed = (0, 0)
         if stops_its_actor(item.envelope.kind, error):
-            self._settlement.quarantine(activation, error)
+            self._settlement.stand_still(activation, item, error, turn)
         else:
             self._settlement.fail(activation, item, error, turn, attempts)
 

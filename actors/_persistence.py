@@ -24,6 +24,7 @@ from ._records import (
     CHECKPOINT,
     CHILD_ROW,
     DEAD_LETTER,
+    HISTORY_ROW,
     HOST_ROW,
     KEY_ROW,
     LOG_ENTRY,
@@ -39,6 +40,7 @@ from ._records import (
     ChildRow,
     DamagedRecord,
     DeadLetter,
+    HistoryRow,
     HostRow,
     KeyRow,
     Lane,
@@ -80,6 +82,7 @@ class Table(IntEnum):
     STREAM = 24
     CHILD = 25
     RETENTION = 26
+    HISTORY = 27
 
 
 OF_ONE_ACTOR: Final = (
@@ -94,6 +97,7 @@ OF_ONE_ACTOR: Final = (
     Table.REQUEST,
     Table.STREAM,
     Table.CHILD,
+    Table.HISTORY,
 )
 
 BY_NUMBER: Final = (Table.STATUS, Table.KEY_EXPIRY, Table.WAKE, Table.RETENTION)  # each row is of an actor, behind a status or a time
@@ -192,11 +196,23 @@ def put_log_entry(batch: Batch, suffix: bytes, place: int, entry: LogEntry) -> i
     return len(raw)
 
 
-def delete_history(batch: Batch, suffix: bytes, logged: int) -> None:
+def delete_log(batch: Batch, suffix: bytes, logged: int) -> None:
     """Stage the removal of an actor's checkpoint, and of its log of so many entries."""
     batch.delete(PREFIX[Table.CHECKPOINT] + suffix)
     for place in range(logged):  # a range would be looked for in the whole batch
         batch.delete(PREFIX[Table.LOG] + suffix + keys.pack((place,)))
+
+
+def put_history_row(batch: Batch, suffix: bytes, turn: int, row: HistoryRow) -> int:
+    """Stage what is kept of a turn, by its handling number; returns its size in bytes."""
+    raw = HISTORY_ROW.pack(row)
+    batch.put(PREFIX[Table.HISTORY] + suffix + keys.pack((turn,)), raw)
+    return len(raw)
+
+
+def drop_history(batch: Batch, actor: ActorId, before: int) -> None:
+    """Stage that of the turns before that one nothing is kept any more."""
+    batch.delete_range(Range(below_actor(Table.HISTORY, actor).start, keys.pack((PARTITION, Table.HISTORY, *actor, before))))
 
 
 def _request_key(table: Table, suffix: bytes, request: MessageId) -> bytes:
@@ -410,6 +426,12 @@ async def read_log(reads: Reads, suffix: bytes, start: int, stop: int) -> list[L
     if None in raws:
         raise DamagedRecord(f"entry {start + raws.index(None)} of its log is missing")
     return [LOG_ENTRY.unpack(raw) for raw in raws if raw is not None]
+
+
+async def read_history(reads: Reads, actor: ActorId) -> list[HistoryRow]:
+    """The turns of an actor's past that are kept, the oldest first. Raises DamagedRecord."""
+    entries = [entry async for page in scan_pages(reads, below_actor(Table.HISTORY, actor)) for entry in page]
+    return [HISTORY_ROW.unpack(entry.value) for entry in entries]
 
 
 async def scan_requests(reads: Reads) -> AsyncIterator[tuple[ActorId, RequestRow | DamagedRecord]]:

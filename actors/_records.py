@@ -202,7 +202,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     `holds` whether one of them is an event's handler; `logged` how many messages its log has. `kept` is how many signals wait to be
     taken, `emitted` how long its stream is, `children` how many it has. `parent` is whose child it is; `successor` the start of its next
     life, as soon as this one has ended. `past` are the versions of its type, besides the snapshot's, that took turns of its log. It is
-    forgotten at `retire` (seconds since the epoch), now that it has ended.
+    forgotten at `retire` (seconds since the epoch), now that it has ended. `recent` is the turn from which on its history is kept when
+    older turns are dropped next.
     """
 
     run: Run | None = None
@@ -218,6 +219,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     successor: Envelope | None = None
     past: list[int] = []
     retire: float | None = None
+    recent: int = 0
 
     @property
     def is_waiting(self) -> bool:
@@ -381,6 +383,25 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 @final
+class HistoryRow(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """A message of an actor's past, and what came of it: its `status` after that, and the `version` whose code handled it.
+
+    `place` says, from 1 up, the how manieth it is of a stretch: of the turns from one that left something waiting to the one after which
+    nothing waits any more; 0 for a turn by itself. A stretch begins with how the actor was `before`, and ends with its state `after`. It
+    was for the host if `by_host`. A message whose turn did not happen has a `failure`; so has the turn in which the workflow failed.
+    """
+
+    entry: LogEntry
+    status: Status
+    version: int
+    place: int = 0
+    before: Checkpoint | None = None
+    after: bytes | None = None
+    by_host: bool = False
+    failure: Failure | None = None
+
+
+@final
 class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Something asked for that the host is to do, and whose outcome its actor waits for under that id.
 
@@ -487,6 +508,7 @@ QUARANTINE_ROW: Final = RecordFormat[QuarantineRow](QuarantineRow)
 HOST_ROW: Final = RecordFormat[HostRow](HostRow)
 LOG_ENTRY: Final = RecordFormat[LogEntry](LogEntry)
 CHECKPOINT: Final = RecordFormat[Checkpoint](Checkpoint)
+HISTORY_ROW: Final = RecordFormat[HistoryRow](HistoryRow)
 REQUEST_ROW: Final = RecordFormat[RequestRow](RequestRow)
 STREAM_ROW: Final = RecordFormat[StreamRow](StreamRow)
 CHILD_ROW: Final = RecordFormat[ChildRow](ChildRow)

@@ -145,7 +145,7 @@ class Replayer:
 
     def _compare(self, activation: Activation, instance: object, expected: bytes) -> None:
         definition = activation.definition
-        if definition.encode_state(instance) == expected:
+        if not expected or definition.encode_state(instance) == expected:  # of what was broken off, nobody knows what it had come to
             return
         try:
             patched = definition.mend_state(instance, expected)

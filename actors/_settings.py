@@ -47,6 +47,7 @@ class Settings:
     stopwatch: Callable[[], float] = time.perf_counter
     queue: Callable[[], deque[Any]] = deque
     around_steps: AroundSteps | None = None
+    keep_history: int = 0  # messages of every actor's past, at least; its type may keep more
     breadcrumbs: PassingBreadcrumbs = field(default_factory=PassingBreadcrumbs)  # over the epochs of all that is made from this
 
 

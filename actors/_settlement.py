@@ -50,7 +50,8 @@ class Settlement:
 
     def succeed(self, activation: Activation, item: Item, taken: Taken, turn: Turn) -> None:
         """The turn ended well: its state, its effects and its replies become durable together."""
-        plain = not taken.suspended and taken.end is None and (activation.snapshot is None or activation.snapshot.standing is None)
+        before = activation.snapshot
+        plain = not taken.suspended and taken.end is None and (before is None or before.standing is None)
         if not plain or any(type(effect) is not Send for effect in taken.effects):
             self._succeed_with_standing(activation, item, taken, turn)
         else:
@@ -69,6 +70,8 @@ class Settlement:
             self._end_handler(activation, ending, turn)
         if taken.end is not None:
             self.lives.end(activation, taken.end, turn)
+        if self.books.history is not None:
+            self.books.touch(activation, self.books.history.note(activation, item, taken, turn, before))
         self.books.discharge(item.envelope.id)
 
     def _succeed_with_standing(self, activation: Activation, item: Item, taken: Taken, turn: Turn) -> None:
@@ -150,6 +153,7 @@ class Settlement:
             delay = retry.delay(attempts, envelope.id) if retry.is_worth_it(error) or not isinstance(error, Exception) else None
             if delay is not None:
                 activation.back_off(BackOff(item.seq, attempts, turn.time + delay), turn)
+                self._note_failure(activation, item, turn, Failure.of(error))
                 self.books.touch(activation, len(activation.state) + 100)
                 logger.warning(
                     "%s: %s failed (attempt %d), again in %.1f s",
@@ -161,13 +165,23 @@ class Settlement:
                 )
                 return
         if activation.definition.on_poison == "quarantine" and not envelope.ask and envelope.kind not in STARTS:
-            self.quarantine(activation, error)
+            self.stand_still(activation, item, error, turn)
         else:
             self._put_aside(activation, item, Failure.of(error), turn, attempts)
+
+    def stand_still(self, activation: Activation, item: Item, error: BaseException, turn: Turn) -> None:
+        """The message failed, and the actor cannot go on without it: it is quarantined there."""
+        self._note_failure(activation, item, turn, Failure.of(error))
+        self.quarantine(activation, error)
+
+    def _note_failure(self, activation: Activation, item: Item, turn: Turn, failure: Failure) -> None:
+        if self.books.history is not None:
+            self.books.touch(activation, self.books.history.note_failed(activation, item, turn, failure))
 
     def _put_aside(self, activation: Activation, item: Item, failure: Failure, turn: Turn, attempts: int) -> None:
         envelope = item.envelope
         self.books.skip(activation, item, turn)
+        self._note_failure(activation, item, turn, failure)
         if envelope.wants_outcome:
             self.books.telling.conclude(activation, item.seq, envelope, Raised(failure))
         if envelope.kind is Kind.SPAWN:

@@ -20,7 +20,7 @@ from ._ids import MessageId
 from ._mailbox import Item
 from ._persistence import (
     delete_child,
-    delete_history,
+    delete_log,
     delete_request,
     delete_signal,
     delete_stream_item,
@@ -61,6 +61,7 @@ class StandingDraft:
     successor: Envelope | None
     past: list[int]
     retire: float | None
+    recent: int
 
     def __init__(self, activation: Activation, batch: Batch) -> None:
         self._activation = activation
@@ -68,7 +69,7 @@ class StandingDraft:
         # In one go, and in their order: this is done in every turn of an actor that waits.
         before = fields_of(activation.standing)
         self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds, *family = before
-        self.children, self.parent, self.successor, self.past, self.retire = family
+        self.children, self.parent, self.successor, self.past, self.retire, self.recent = family
         self.begun: list[RequestRow] = []
         self.ended: list[MessageId] = []
         self.given_up: list[MessageId] = []
@@ -204,7 +205,7 @@ class StandingDraft:
     def forget_log(self) -> None:
         """Nothing waits any more: the snapshot is everything."""
         if self.logged:
-            delete_history(self._batch, self._activation.suffix, self.logged)
+            delete_log(self._batch, self._activation.suffix, self.logged)
         self.logged = 0
         self.past = []
         self.wake = None

@@ -39,6 +39,7 @@ KINDS: Final = {
     Table.STREAM: "streams",
     Table.CHILD: "children",
     Table.RETENTION: "indexes",
+    Table.HISTORY: "histories",
 }
 
 

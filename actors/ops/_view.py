@@ -12,13 +12,14 @@ from typing import Final, NamedTuple, Self, cast, final
 
 import msgspec
 
-from ...storage import Store, open_store, unpack
+from ...storage import PerdureError, Store, StoreCorrupt, open_store, unpack
 from .._catalogue import read_registry
 from .._envelope import Envelope, Form
-from .._errors import DeadLetterNotFound, UnknownActorType
+from .._errors import ActorNotFound, DeadLetterNotFound, UnknownActorType
 from .._failure import Failure
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo, dead_letter_info
+from .._past import Past, read_past
 from .._persistence import Table, below_actor, read_actors, read_host, read_lane, scan_actors, scan_dead_letters
 from .._query import read_info, scan_dead_letter_infos, scan_infos
 from .._records import MAILBOX_ROW, DamagedRecord, Lane, Snapshot, status_named
@@ -27,6 +28,21 @@ from ._pickles import outline
 from ._tree import Name, Node, Plain, node_of
 
 FIRST_MESSAGES: Final = 10  # of each lane that are shown
+
+
+@final
+class HistoryNotKept(PerdureError):
+    """Nothing is kept of an actor's past."""
+
+    def __init__(self, actor: ActorId) -> None:
+        super().__init__(actor)
+        self.actor = actor
+
+    def __str__(self) -> str:
+        return (
+            f"{self.actor}: nothing of its past is kept. Say how many messages are to be, at least, and those that come are:\n"
+            f"    @durable_actor(keep_history=10_000)"
+        )
 
 
 @final
@@ -145,6 +161,20 @@ class StoreView:
             quarantine=None if isinstance(stored, DamagedRecord) or stored.quarantine is None else stored.quarantine.failure,
             raw_state=raw,
         )
+
+    async def past(self, type_name: str, key: str) -> Past:
+        """What is kept of an actor's past. Raises UnknownActorType, ActorNotFound, HistoryNotKept."""
+        await self.check_type(type_name)
+        actor = actor_id(type_name, key)
+        try:
+            past = await read_past(self._store, actor)
+        except DamagedRecord as damage:
+            raise StoreCorrupt(self._url, f"the history of {actor} is damaged: {damage}") from damage
+        if past is None:
+            raise ActorNotFound(actor)
+        if not past.rows:
+            raise HistoryNotKept(actor)
+        return past
 
     async def dead_letters(self, type_name: str | None, key: str | None) -> AsyncIterator[DeadLetterInfo]:
         """What could not be handled: of all actors, of a type, of one actor. Raises UnknownActorType."""

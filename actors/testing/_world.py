@@ -25,6 +25,7 @@ from .._errors import RuntimeNotRunning
 from .._ids import ActorId
 from .._info import ActorInfo, DeadLetterInfo
 from .._marks import Workflow
+from .._past import HistoryEntry, entry_of, read_past
 from .._records import Outcome, StreamRow
 from .._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from .._registry import Registry
@@ -74,13 +75,14 @@ class World:
         turn_limit: float = 10.0,
         autojump: bool = True,
         scenario: str = "plain",
+        keep_history: int = 10_000,
     ) -> None:
         self.scenario: Final = Scenario.parse(scenario)
         self.resources: Final[dict[str, Any]] = {} if resources is None else resources
         self.test_id: str | None = None  # by which pytest knows the test
         self._given = actors if actors is None else list(actors)
         self._options: dict[str, Any] = {"seed": seed, "max_active": max_active, "turn_limit": turn_limit, "autojump": autojump}
-        self._options |= {"resources": dict(self.resources), "on_dead_letter": on_dead_letter}
+        self._options |= {"resources": dict(self.resources), "on_dead_letter": on_dead_letter, "keep_history": keep_history}
         self._chance = chance = None if self.scenario.seed is None else Random(self.scenario.seed)
         self.clock = JumpingClock() if chance is None else JumpingClock(lateness=partial(chance.uniform, 0.0, LATENESS))
         self.bodies: Final = Bodies(twice=self.scenario.twice, random=chance)
@@ -94,6 +96,7 @@ class World:
             check_queries=1,
             turn_limit=turn_limit,
             around_steps=self.bodies,
+            keep_history=keep_history,
         )
         self._settings = settings if chance is None else by_chance(settings, chance)
         self._keeper = Keeper(store)
@@ -151,6 +154,11 @@ class World:
         """All that `Runtime.dead_letters` gives."""
         runtime = await self._current()
         return [letter async for letter in runtime.dead_letters(actor, key)]
+
+    async def history(self, ref: ActorRef[Any]) -> list[HistoryEntry]:
+        """What became of each message of an actor that is durable, the oldest first; print them, one a line."""
+        past = await read_past(self.store, ref.id)
+        return [] if past is None else [entry_of(row) for row in past.rows]
 
     async def dead_letter(self, target: ActorId, seq: int) -> DeadLetterInfo:
         """As `Port.dead_letter`."""

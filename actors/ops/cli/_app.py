@@ -20,7 +20,7 @@ from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
 from . import _looking
 from ._letters import letters
-from ._moving import back_up, export, import_, restore_backup
+from ._moving import back_up, export, export_history, import_, restore_backup
 from ._options import AnyKey, AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
 from ._space import compact, du
@@ -268,5 +268,6 @@ app.command("backup")(back_up)
 app.command("restore")(restore_backup)
 app.command("export")(export)
 app.command("import")(import_)
+app.command("export-history")(export_history)
 app.command("du")(du)
 app.command("compact")(compact)

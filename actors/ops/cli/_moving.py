@@ -17,7 +17,8 @@ import typer
 
 from ....storage import StoreError, StoreLocked
 from .._tree import printable
-from ._options import AnyKey, AnyType, StoreUrl
+from .._view import StoreView
+from ._options import AnyKey, AnyType, Key, StoreUrl, TypeName
 from ._screen import complain, console, counted, perform, size_text
 
 if TYPE_CHECKING:
@@ -90,6 +91,32 @@ def export(store: StoreUrl, type_name: AnyType = None, key: AnyKey = None, outpu
                 console(to_errors=True).print(printable(FROM_A_BACKUP.format(store=store)))
                 raise typer.Exit(1) from None
         _say(f"{counted(moved.actors, 'actor')} exported", moved.size, began, to_errors=output is None)
+
+    perform(work)
+
+
+def export_history(type_name: TypeName, key: Key, store: StoreUrl, output: Output = None) -> None:
+    """Write what is kept of an actor's past into a file, to be replayed in tests.
+
+    A line of JSON for each message, with its arguments. A host may be at work on the store meanwhile. `keep_history=` of the actor's type
+    says how much is kept; `perdure.actors.testing.replay_history` runs it against the code of today.
+    """
+    from importlib.metadata import version
+
+    from ..._past import write_past  # as above
+    from ..._standing import python_version
+
+    if output is not None and output.exists():
+        raise typer.BadParameter(f"{output} exists; nothing is overwritten")
+
+    async def work() -> None:
+        began = time.perf_counter()
+        async with StoreView(store) as view:
+            past = await view.past(type_name, key)
+        with _new_file(output) as file:
+            size = write_past(file, past, version("perdure"), python_version())
+        if output is not None:
+            _say(f"{counted(len(past.rows), 'message')} of {past.actor} exported", size, began)
 
     perform(work)
 

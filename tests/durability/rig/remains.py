@@ -22,6 +22,7 @@ from perdure.actors._records import (
     CHECKPOINT,
     CHILD_ROW,
     DEAD_LETTER,
+    HISTORY_ROW,
     HOST_ROW,
     KEY_ROW,
     LOG_ENTRY,
@@ -63,6 +64,7 @@ FORMATS: Final[Mapping[int, RecordFormat[Any]]] = {
     Table.REQUEST: REQUEST_ROW,
     Table.STREAM: STREAM_ROW,
     Table.CHILD: CHILD_ROW,
+    Table.HISTORY: HISTORY_ROW,
 }
 PAGE: Final = 1000
 ORDER: Final = Registry.of_classes([Order]).require("Order")
