@@ -58,7 +58,7 @@ class World:
     `actors` are the types it hosts; without them it takes in whatever type it is shown, or one of whose functions. `store` is the URL of an
     LMDB store, if not of one in memory; `max_active=0` passivates each actor after each of its turns. While the test waits for an answer
     and nothing can happen before, the clock jumps to what is due next; with `autojump=False` only the test moves it. `scenario` is what
-    befalls the world meanwhile, in the words of `survives_crashes`.
+    befalls the world meanwhile, in the words of `survives_crashes`. `keep_history` messages of every actor's past are kept, at least.
     """
 
     __module__ = "perdure.actors.testing"
@@ -81,8 +81,8 @@ class World:
         self.resources: Final[dict[str, Any]] = {} if resources is None else resources
         self.test_id: str | None = None  # by which pytest knows the test
         self._given = actors if actors is None else list(actors)
-        self._options: dict[str, Any] = {"seed": seed, "max_active": max_active, "turn_limit": turn_limit, "autojump": autojump}
-        self._options |= {"resources": dict(self.resources), "on_dead_letter": on_dead_letter, "keep_history": keep_history}
+        both: dict[str, Any] = {"on_dead_letter": on_dead_letter, "turn_limit": turn_limit, "keep_history": keep_history}
+        self._options = {"seed": seed, "max_active": max_active, "autojump": autojump, "resources": dict(self.resources), **both}
         self._chance = chance = None if self.scenario.seed is None else Random(self.scenario.seed)
         self.clock = JumpingClock() if chance is None else JumpingClock(lateness=partial(chance.uniform, 0.0, LATENESS))
         self.bodies: Final = Bodies(twice=self.scenario.twice, random=chance)
@@ -92,11 +92,9 @@ class World:
             clock=self.clock,
             entropy=SeededEntropy(seed),
             max_active=0 if self.scenario.evict else max_active,
-            on_dead_letter=on_dead_letter,
             check_queries=1,
-            turn_limit=turn_limit,
             around_steps=self.bodies,
-            keep_history=keep_history,
+            **both,
         )
         self._settings = settings if chance is None else by_chance(settings, chance)
         self._keeper = Keeper(store)
