@@ -23,7 +23,7 @@ from ._turn import Turn
 
 @final
 class History:
-    """Writes the histories of one epoch's actors; returns how many bytes were staged."""
+    """Writes the histories of one epoch's actors; what notes something returns how many bytes were staged, 0 where nothing is kept."""
 
     __slots__ = ("_epoch",)
 
@@ -35,6 +35,8 @@ class History:
 
     def note(self, activation: Activation, item: Item, taken: Taken, turn: Turn, before: Snapshot | None) -> int:
         """The actor's code has handled a message; `before` is how the actor was then."""
+        if not self._limit(activation):
+            return 0
         was_suspended = before is not None and before.status is Status.SUSPENDED
         logged = before.standing.logged if was_suspended and before is not None and before.standing is not None else 0
         place = logged + 1 if was_suspended or taken.suspended else 0
@@ -51,22 +53,26 @@ class History:
 
     def note_passed(self, activation: Activation, item: Item, turn: Turn) -> int:
         """The host has taken a message, and nothing of the actor's state changed."""
+        if not self._limit(activation):
+            return 0
         row = HistoryRow(_entry(item, turn), _status(activation), activation.definition.version, by_host=True)
         return self._put(activation, turn.number, row, is_whole=row.status is not Status.SUSPENDED)
 
     def note_failed(self, activation: Activation, item: Item, turn: Turn, failure: Failure) -> int:
         """A message failed, and nothing of it happened; where its turn is taken again, that row takes the place of this one."""
+        if not self._limit(activation):
+            return 0
         row = HistoryRow(_entry(item, turn), _status(activation), activation.definition.version, failure=failure)
         return self._put(activation, turn.number, row, is_whole=False)
 
+    def _limit(self, activation: Activation) -> int:
+        return max(self._epoch.keep_history, activation.definition.keep_history)
+
     def _put(self, activation: Activation, number: int, row: HistoryRow, *, is_whole: bool) -> int:
         """`is_whole` is whether nothing waited when the turn began: what was before it can go."""
-        limit = max(self._epoch.keep_history, activation.definition.keep_history)
-        if not limit:
-            return 0
         batch, recent = self._epoch.commit.batch, activation.standing.recent
         # Two generations: the older goes once the younger one is long enough by itself, so nothing has to be read for it.
-        if is_whole and number - recent >= limit:
+        if is_whole and number - recent >= self._limit(activation):
             if recent:
                 drop_history(batch, activation.actor, recent)
             activation.rearm(msgspec.structs.replace(activation.standing, recent=number))

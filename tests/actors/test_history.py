@@ -271,9 +271,11 @@ async def test_what_is_dropped_is_dropped_in_whole_stretches(export: Export) -> 
     assert counts == [6, 10, 14, 10, 14, 10, 14, 10, 14, 10, 14, 16]
 
 
-async def test_no_row_is_written_where_nothing_is_kept() -> None:
-    async with World([actor := parcel()], keep_history=0) as world:
+@pytest.mark.parametrize("beside", [[], [durable_actor(name="Keeper", keep_history=1)(type("Keeper", (), {}))]])
+async def test_no_row_is_written_where_nothing_is_kept(beside: list[type]) -> None:
+    async with World([actor := parcel(), *beside], keep_history=0) as world:
         ref = await sent(world, of=actor)
+        await ref.cancel()
 
         assert await world.history(ref) == []
 
