@@ -17,9 +17,10 @@ from itertools import count
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, final, overload
 
 from .._journal import ASKED_OTHERWISE
+from .._ref import ActorRef
 from .._replaying import MENDED
 from ._scenario import Crash, CrashPoint, Scenario, sampled
-from ._witness import Witness
+from ._witness import Sight, Witness
 from ._world import World
 
 P = ParamSpec("P")
@@ -81,6 +82,8 @@ class Trial:
         self._name = name
         self._model = model
         self._made = 0
+        self._witness = Witness()
+        self._replayed: list[Sight] = []  # what it saw of code that a replay runs again
 
     async def run(self, seeds: list[int]) -> None:
         """Try everything; or only what the model's own scenario says."""
@@ -88,11 +91,11 @@ class Trial:
         if self._model.scenario != Scenario():
             await self._survive(self._model.scenario)
             return
-        witness = Witness()
-        with witness.watching():
+        self._witness = Witness()
+        with self._witness.watching():
             plain = await self._survive(Scenario())
-        if witness.sights:
-            _tell("\n".join(["code of an actor that is replayed after a crash does what no replay repeats:", *map(str, witness.sights)]))
+        if self._replayed:
+            _tell("\n".join(["code of an actor that is replayed after a crash does what no replay repeats:", *map(str, self._replayed)]))
         for step in plain.bodies.steps:
             await self._survive(Scenario(twice=step))
         await self._survive(Scenario(evict=True))
@@ -121,6 +124,8 @@ class Trial:
                 try:
                     await self._test(*self._given.args, **self._given.kwargs)
                     await _look_back(world, heard)
+                    if world.scenario == Scenario():
+                        self._replayed = [sight for sight in self._witness.sights if await _is_replayed(world, sight)]
                 except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
                     raise
                 except BaseException as error:  # pytest's own way to fail is none of the ordinary ones
@@ -159,8 +164,26 @@ async def _look_back(world: World, heard: list[str]) -> None:
     assert not heard, "\n".join(heard)
 
 
+async def _is_replayed(world: World, sight: Sight) -> bool:
+    """Whether anything of the actor waited before or after that turn: only then a crash has it replayed."""
+    before = ""
+    for entry in await world.history(ActorRef(sight.actor, world)):
+        if entry.turn == sight.turn:
+            return "suspended" in (before, entry.status)
+        before = entry.status
+    return True
+
+
 async def _histories(world: World) -> list[str]:
-    return [f"{info.id} is {info.status}" async for info in world.actors()]
+    """What the actors have done, the last of it if it is much."""
+    lines = []
+    async for info in world.actors():
+        entries = await world.history(ActorRef(info.id, world))
+        lines.append(f"{info.id} is {info.status}" + (f"; the last {SHOWN} of {len(entries)} messages:" if len(entries) > SHOWN else ":"))
+        lines += [f"    {entry}" for entry in entries[-SHOWN:]]
+        if len(lines) > 5 * SHOWN:
+            return [*lines, "    …"]
+    return lines
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class Watcher:
         return self.look()
 
     @on_event
-    def glance(self) -> None:
+    async def glance(self) -> None:
         self.look()
 
     def look(self) -> float:
@@ -191,6 +191,7 @@ async def test_a_failure_tells_the_trouble_and_how_to_bring_it_back(scenarios: l
         await try_out(counts_attempts, World(), scenarios)
 
     assert f"a crash before commit {scenarios[-1].rpartition('-')[2]}" in str(failed.value)
+    assert f" #1 start run: step {add.name} → suspended\n" in str(failed.value)
     with pytest.raises(DoesNotSurvive, match="AssertionError"):
         await try_out(counts_attempts, World(scenario=scenarios[-1]), [])
 
