@@ -12,7 +12,7 @@ import statistics
 import pytest
 
 from .conftest import TellStories
-from .rig.plants import PLANTS
+from .rig.plants import AT_KILLS
 from .rig.story import Report
 
 # Which promise a plant breaks, where no other would do: a plant that no longer fits the product breaks other ones.
@@ -71,7 +71,7 @@ def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStor
 @pytest.mark.reliability(4)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("plant", AT_KILLS)
 def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str) -> None:
     (report,) = tell_stories(1, kills=200, plant=plant, patience=3.0, crowded=1)
 

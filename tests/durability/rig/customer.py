@@ -1,11 +1,15 @@
 """A customer: another process, which does business with whatever host lives, and writes down what was acknowledged.
 
 It outlives hosts, and is killed at any moment itself; its asks wait for their answers from one host to the next.
+
+    python -m tests.durability.rig.customer PLACE NUMBER ACCOUNTS
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -40,3 +44,13 @@ async def do_business(place: Path, number: int, accounts: int, *, trades: bool =
             async with business(place):
                 await sender.run(BURST)
             await asyncio.sleep(PAUSE)
+
+
+def main() -> None:
+    """Do business at a place as the customer of a number, with orders."""
+    logging.disable()
+    asyncio.run(do_business(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), trades=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
+import lmdb
 from perdure.actors import _persistence, _standing, _steps
 from perdure.actors._activation import Activation
 from perdure.actors._dispatch import Dispatcher
@@ -13,6 +15,7 @@ from perdure.actors._records import StreamRow
 from perdure.actors._settlement import Settlement
 from perdure.actors._standing import StandingDraft
 from perdure.storage import Batch, Gate, _lmdb
+from perdure.storage._environment import Environment
 
 
 def acknowledge_before_the_commit() -> None:
@@ -72,6 +75,29 @@ def tear_batches() -> None:
     _lmdb.LmdbStore._commit = commit  # type: ignore[method-assign]
 
 
+def leave_out_syncs() -> None:
+    """What a commit writes gets to the disk when the system pleases."""
+    lmdb.open = partial(lmdb.open, sync=False)  # type: ignore[assignment]
+
+
+def leave_the_header_unsynced() -> None:
+    """The pages of a commit are synced, and what makes them valid with the next commit."""
+    lmdb.open = partial(lmdb.open, metasync=False)  # type: ignore[assignment]
+
+
+def try_failed_commits_again() -> None:
+    """An error of the disk is taken for a passing one."""
+    write_once = Environment._write_once
+
+    def again(self: Environment, change: Any, staged: Any) -> Any:
+        try:
+            return write_once(self, change, staged)
+        except lmdb.Error:
+            return write_once(self, change, staged)
+
+    Environment._write_once = again  # type: ignore[method-assign]
+
+
 def keep_requests_that_are_done() -> None:
     """The row of a step stays when its outcome is recorded, so the next host runs it again."""
     _steps.delete_request = lambda batch, suffix, request: None  # type: ignore[attr-defined]
@@ -122,7 +148,11 @@ def leave_out_items() -> None:
     _standing.put_stream_item = but_the_first  # type: ignore[attr-defined]
 
 
-PLANTS: Final = {
+AT_POWER_FAILURES: Final = {
+    function.__name__: function for function in (leave_out_syncs, leave_the_header_unsynced, acknowledge_before_the_commit)
+}
+AT_ERRORS: Final = {function.__name__: function for function in (try_failed_commits_again, acknowledge_before_the_commit)}
+AT_KILLS: Final = {
     function.__name__: function
     for function in (
         acknowledge_before_the_commit,
@@ -144,4 +174,4 @@ PLANTS: Final = {
 def plant(name: str) -> None:
     """Break the product in this process, if a name is given."""
     if name:
-        PLANTS[name]()
+        (AT_POWER_FAILURES | AT_ERRORS | AT_KILLS)[name]()
