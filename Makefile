@@ -26,7 +26,7 @@ test: environment  ## the full suite, the actors' with none in memory, then the 
 plain: environment  ## the suite without its slow tests
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
-torture: environment  ## the durability tests in full: a thousand kills, and so on; some fifteen minutes
+torture: environment  ## the durability tests in full: a thousand kills, and so on; some twenty minutes
 	$(BIN)/pytest tests/durability --torture -n $(WORKERS) --timeout 3600 -rP
 
 others: environment  ## the plain suite, with one actor in memory, on every other CPython >= 3.11

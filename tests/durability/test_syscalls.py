@@ -34,7 +34,7 @@ class Moment(NamedTuple):
 
 
 def moments(count: int) -> list[Moment]:
-    """Half of them at plain writes, the others at those of several pages, and at syncs."""
+    """Half of them at plain writes, the others at those of several pages, and at syncs; pwritev is never called."""
     return [Moment(call, nth) for call, share in (("pwrite64", 2), ("writev", 4), ("fdatasync", 4)) for nth in range(1, count // share + 1)]
 
 
@@ -50,12 +50,12 @@ def kill_at(place: Path, moment: Moment, steps: int, root: Path) -> int:
 @pytest.mark.promise("acknowledged-is-kept")
 @pytest.mark.reliability(2)
 async def test_a_kill_at_any_write_loses_nothing(tmp_path: Path, pytestconfig: pytest.Config, torture: bool) -> None:
-    every = moments(400 if torture else 24)
+    every = moments(400 if torture else 40)
     await populate(tmp_path / "first", 20)
     places = {moment: Path(shutil.copytree(tmp_path / "first", tmp_path / f"{moment.call}-{moment.nth}")) for moment in every}
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        steps = 1200 if torture else 150
+        steps = 1200 if torture else 200
         ends = list(pool.map(lambda moment: kill_at(places[moment], moment, steps, pytestconfig.rootpath), every))
 
     assert dict(zip(every, ends, strict=True)) == dict.fromkeys(every, KILLED)

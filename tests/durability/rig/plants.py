@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final, cast
 
 import lmdb
-from perdure.actors import _persistence, _standing, _steps
+import msgspec
+from perdure.actors import _acceptance, _persistence, _recovery, _replaying, _standing, _steps, _telling
 from perdure.actors._activation import Activation
+from perdure.actors._books import Books
 from perdure.actors._dispatch import Dispatcher
-from perdure.actors._mailbox import LaneQueue
-from perdure.actors._records import StreamRow
+from perdure.actors._envelope import Kind
+from perdure.actors._ids import ActorId
+from perdure.actors._intake import Intake
+from perdure.actors._mailbox import Item, LaneQueue
+from perdure.actors._records import KeyRow, LogEntry, StreamRow
 from perdure.actors._settlement import Settlement
 from perdure.actors._standing import StandingDraft
-from perdure.storage import Batch, Gate, _lmdb
+from perdure.storage import Batch, Gate, Offer, _lmdb
 from perdure.storage._environment import Environment
 
 
@@ -148,9 +153,86 @@ def leave_out_items() -> None:
     _standing.put_stream_item = but_the_first  # type: ignore[attr-defined]
 
 
-AT_POWER_FAILURES: Final = {
-    function.__name__: function for function in (leave_out_syncs, leave_the_header_unsynced, acknowledge_before_the_commit)
-}
+def forget_keys() -> None:
+    """What was asked under an idempotency key gets no row."""
+    _acceptance.put_key_row = _telling.put_key_row = lambda batch, actor, digest, row: None  # type: ignore[attr-defined]
+
+
+def expire_keys_at_once() -> None:
+    """An idempotency key expires when it is used."""
+    put = _persistence.put_key_row
+
+    def expired(batch: Batch, actor: ActorId, digest: bytes, row: KeyRow) -> None:
+        put(batch, actor, digest, msgspec.structs.replace(row, expires=1.0))
+
+    _acceptance.put_key_row = _telling.put_key_row = expired  # type: ignore[attr-defined]
+
+
+def take_offers_backwards() -> None:
+    """What is found in the inbox at once is taken from its end."""
+    take = Intake._take
+
+    async def backwards(self: Intake, offers: list[Offer]) -> None:
+        await take(self, [Offer(place.number, offer.payload) for place, offer in zip(offers, reversed(offers), strict=True)])
+
+    Intake._take = backwards  # type: ignore[method-assign]
+
+
+def serve_the_newest_first() -> None:
+    """An actor that comes back has its mailbox backwards."""
+    refill = LaneQueue.refill
+
+    def backwards(self: LaneQueue, rows: list[Item], beyond: int, last: int) -> None:
+        turned = [row._replace(envelope=other.envelope) for row, other in zip(rows, reversed(rows), strict=True)]
+        refill(self, turned, beyond, last)
+
+    LaneQueue.refill = backwards  # type: ignore[method-assign]
+
+
+async def find_nothing(reads: object) -> AsyncIterator[Any]:
+    """Whatever there is."""
+    rows: list[Any] = []
+    for row in rows:
+        yield row
+
+
+def leave_work_where_it_is() -> None:
+    """A new host does not look for messages that wait in mailboxes."""
+    _recovery.scan_work = find_nothing  # type: ignore[attr-defined]
+
+
+def leave_arrivals_where_they_are() -> None:
+    """A new host does not look for messages to actors that were not in memory."""
+    _recovery.scan_arrivals = find_nothing  # type: ignore[attr-defined]
+
+
+def leave_requests_where_they_are() -> None:
+    """A new host does not look for steps that are to be run, and asks that are to be sent."""
+    _recovery.scan_requests = find_nothing  # type: ignore[attr-defined]
+
+
+def leave_out_the_last_of_a_log() -> None:
+    """A replay ends one message early."""
+    read = _persistence.read_log
+
+    async def but_the_last(reads: Any, suffix: bytes, start: int, stop: int) -> list[LogEntry]:
+        return (await read(reads, suffix, start, stop))[: -1 if start == 0 and stop > 1 else None]
+
+    _replaying.read_log = but_the_last  # type: ignore[attr-defined]
+
+
+def fire_timers_twice() -> None:
+    """A named timer that is due comes as two messages."""
+    post = Books.post
+
+    def twice(self: Books, activation: Activation, kind: Kind, *rest: Any, **options: Any) -> None:
+        for _ in range(2 if kind is Kind.TIMER else 1):
+            post(self, activation, kind, *rest, **options)
+
+    Books.post = twice  # type: ignore[method-assign]
+
+
+AT_POWER_FAILURES: Final = {function.__name__: function for function in (leave_out_syncs, leave_the_header_unsynced, start_steps_at_once)}
 AT_ERRORS: Final = {function.__name__: function for function in (try_failed_commits_again, acknowledge_before_the_commit)}
 AT_KILLS: Final = {
     function.__name__: function
@@ -162,11 +244,19 @@ AT_KILLS: Final = {
         passivate_without_writing,
         tear_batches,
         keep_requests_that_are_done,
-        start_steps_at_once,
         run_steps_twice,
         leave_timers_in_memory,
         leave_signals_in_memory,
         leave_out_items,
+        forget_keys,
+        expire_keys_at_once,
+        take_offers_backwards,
+        serve_the_newest_first,
+        leave_work_where_it_is,
+        leave_arrivals_where_they_are,
+        leave_requests_where_they_are,
+        leave_out_the_last_of_a_log,
+        fire_timers_twice,
     )
 }
 

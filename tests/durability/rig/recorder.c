@@ -1,6 +1,7 @@
 /* The recorder: a library to be preloaded, which writes down what a process does to some files, and can have it fail.
  *
- * An event stands in the log before a write begins, and after a sync has ended: what the log says to be durable is, at every moment.
+ * An event stands in the log before a write begins, and after a sync has ended: what the log says to be durable is, at every moment. That
+ * holds as long as the writers of a file take turns, and each syncs what it wrote within its own, as those of LMDB do.
  *
  *     RECORDER_LOG     where events are appended, by any number of processes at once
  *     RECORDER_FILES   the files, which must be there already: paths joined by colons; an event names one by its place in the list
