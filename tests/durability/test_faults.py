@@ -57,6 +57,7 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Scene:
     return Scene(tmp_path, build_recorder(tmp_path), pytestconfig.rootpath)
 
 
+@pytest.mark.reliability(5)
 async def test_an_error_of_the_disk_stops_the_host(scene: Scene, torture: bool) -> None:
     numbers = range(1, 101) if torture else (1, 2, 5, 30)
     sessions = [await scene.session(f"{call}:{number}") for call in ("sync", "header") for number in numbers]
@@ -68,6 +69,7 @@ async def test_an_error_of_the_disk_stops_the_host(scene: Scene, torture: bool) 
     assert {fail: wrong for fail, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.reliability(4)
 @pytest.mark.parametrize("plant", AT_ERRORS)
 async def test_a_planted_bug_is_found_by_errors_of_the_disk(scene: Scene, plant: str) -> None:
     session = await scene.session("sync:12")

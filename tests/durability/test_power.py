@@ -47,6 +47,7 @@ def auditor() -> Iterator[Auditor]:
         yield Auditor(Path(place) / "image")
 
 
+@pytest.mark.reliability(3)
 async def test_a_power_failure_loses_nothing_acknowledged(session: Session, auditor: Auditor, tmp_path: Path, torture: bool) -> None:
     rng = random.Random(1)
     lives, moments = (10, 75) if torture else (2, 32)
@@ -72,6 +73,7 @@ def recorded(session: Session, moments: int, rng: random.Random) -> Iterator[lis
     return failures(before, session.place, moments, IMAGES_OF_A_MOMENT, rng)
 
 
+@pytest.mark.reliability(4)
 @pytest.mark.parametrize("plant", AT_POWER_FAILURES)
 async def test_a_planted_bug_is_found_by_power_failures(session: Session, auditor: Auditor, plant: str) -> None:
     for image in recorded(session._replace(plant=plant), 90, random.Random(1)):
