@@ -141,6 +141,8 @@ class Environment:
             return StoreError(self.path, f"more than {MAX_READERS} reads at once", "Close some of the processes that read it.")
         if "closed" in str(error):
             return StoreClosed(self.path)
+        if isinstance(error, lmdb.PanicError):  # a commit has failed at its last write, and has perhaps not said so yet
+            return self.broken or CommitUncertain(self.path, str(error), recoverable=False)
         return StoreError(self.path, what, "Check its disk and its permissions.")
 
     def _write_once(self, change: Callable[[Transaction], T], staged: Callable[[], None]) -> T:
@@ -162,7 +164,7 @@ class Environment:
             self.broken = self.read_error(error)
         else:
             # The kernel may have dropped the pages of a failed sync, and the next sync succeeds as if nothing were: never try again.
-            self.broken = CommitUncertain(self.path, str(error), recoverable=_code(error) != errno.EIO)
+            self.broken = CommitUncertain(self.path, str(error), recoverable=not _is_of_the_disk(error))
         return self.broken
 
     def _is_full(self) -> bool:
@@ -183,6 +185,10 @@ class Environment:
             self._replace_map(0)
         finally:
             self._writing.release()
+
+
+def _is_of_the_disk(error: lmdb.Error) -> bool:
+    return _code(error) == errno.EIO or isinstance(error, lmdb.PanicError)
 
 
 def acquire(path: str, map_size: int) -> Environment:

@@ -32,7 +32,8 @@ AT_ONCE = 2
 STOPS_WITHIN = 5.0  # seconds
 CLEAR = (
     ("CommitUncertain: ", "Input/output error", "The host stops: check the disk, then start it again"),
-    ("StoreError: ", "Update of meta page failed", "Check its disk"),  # a read may meet what broke before the commit has said so
+    # A read may meet what broke before the commit has said so.
+    ("CommitUncertain: ", "Update of meta page failed", "The host stops: check the disk, then start it again"),
 )
 
 

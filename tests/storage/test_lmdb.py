@@ -197,7 +197,9 @@ async def test_with_the_reserve_in_use_a_commit_asks_for_no_more(store: LmdbStor
 
 @pytest.mark.promise("one-line-of-batches", "a-full-disk-loses-nothing")
 @pytest.mark.parametrize(
-    ("error", "recoverable"), [(system_error(errno.EIO), False), (lmdb.PanicError("panic"), True)], ids=["EIO", "panic"]
+    ("error", "recoverable"),
+    [(system_error(errno.EIO), False), (lmdb.PanicError("panic"), False), (lmdb.Error("whatever"), True)],
+    ids=["EIO", "panic", "another"],
 )
 async def test_a_failed_commit_is_uncertain_and_ends_all_writing(
     store: LmdbStore, fence: Fence, fail: Fail, error: lmdb.Error, recoverable: bool
@@ -209,6 +211,13 @@ async def test_a_failed_commit_is_uncertain_and_ends_all_writing(
         await store.commit(batch_of(b=b"1"), fence)
 
     assert (uncertain.value.recoverable, await store.read([b"b"])) == (recoverable, [None])
+
+
+async def test_a_read_that_meets_a_failed_commit_first_stops_the_host_too(store: LmdbStore) -> None:
+    error = store._main.read_error(lmdb.PanicError("Update of meta page failed"))
+
+    assert isinstance(error, CommitUncertain)
+    assert not error.recoverable
 
 
 async def test_after_a_failed_commit_the_store_opens_afresh(store: LmdbStore, fence: Fence, place: str, fail: Fail) -> None:
