@@ -254,10 +254,9 @@ class GroupCommit:
 
     async def _commit_next(self) -> None:
         batch, gate = self._close_batch()
-        try:
-            await self._commit(batch)
-        finally:
-            self.overlay.layers.remove(batch)
+        await self._commit(batch)
+        # One that failed stays: whoever has not heard yet that the epoch is over reads what fits together.
+        self.overlay.layers.remove(batch)
         self._turns_done += self._turns_under_way
         self._size_done += self._size_under_way
         self._turns_under_way = self._size_under_way = 0

@@ -237,6 +237,20 @@ async def test_a_failed_commit_is_told_to_every_gate(group: GroupCommit, disk: S
         await waiting
 
 
+async def test_reads_fit_together_after_a_commit_has_failed(group: GroupCommit, disk: SlowDisk) -> None:
+    disk.outcomes = [CommitUncertain("the store", "a crash", recoverable=True)]
+    group.batch.put(b"mailbox", b"one message")
+    staged(group)
+    await settle_down()
+    group.batch.put(b"key", b"of the first message")
+    staged(group)
+
+    await disk.let_through()
+
+    assert group.failed
+    assert await group.overlay.read([b"mailbox", b"key"]) == [b"one message", b"of the first message"]
+
+
 async def test_settled_waits_for_the_last_batch_that_was_staged(group: GroupCommit, disk: SlowDisk) -> None:
     await group.settled()
     staged(group)
