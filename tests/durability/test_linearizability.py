@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,10 +24,12 @@ from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
 
 from .conftest import AT_ONCE
+from .rig.contest import Report
 from .rig.lapses import LAPSES
 from .rig.registers import ACTORS, MOMENT, History, User, anomalies, counter, register
-from .rig.contest import Report
 from .rig.wing_gong import Operation, Specification, complaint, judge
+
+pytestmark = pytest.mark.timeout(300)
 
 USERS = 8
 FOUND_BY_KILLS = ["answer_queries_from_an_older_snapshot", "acknowledge_before_the_commit"]  # the first few
@@ -94,20 +98,20 @@ def test_the_checker_agrees_with_trying_all_orders_of_a_counter(history: list[Op
 
 
 def lived(length: int, seed: int) -> list[Operation]:
-    """A history of a true register: each of eight processes calls, takes effect at some time after, and hears, mostly, some time after."""
+    """A history of a true register: each of six processes calls, takes effect at some time after, and hears, mostly, some time after."""
     rng, state, history = random.Random(seed), 0, list[Operation]()
     under_way: list[Operation] = []
-    for time in range(3 * length):
-        if len(under_way) < 8 and len(history) + len(under_way) < length:
-            name, arguments = rng.choice([("write", (time,)), ("read", ()), ("compare_and_set", (state, time))])
-            under_way.append(Operation(f"process {time}", name, arguments, ..., time, None))
+    for now in range(3 * length):
+        if len(under_way) < 6 and len(history) + len(under_way) < length:
+            name, arguments = rng.choice([("write", (now,)), ("read", ()), ("compare_and_set", (state, now))])
+            under_way.append(Operation(f"process {now}", name, arguments, ..., now, None))
         elif under_way:
             each = under_way.pop(rng.randrange(len(under_way)))
             if each.outcome is ...:
                 state, outcome = register(state, each.name, each.arguments)
                 under_way.append(each._replace(outcome=outcome))
             else:
-                history.append(each._replace(returned=None if rng.random() < 0.01 else time))
+                history.append(each._replace(returned=None if rng.random() < 0.01 else now))
     return history
 
 
@@ -143,8 +147,11 @@ def history(tmp_path: Path) -> Iterator[History]:
     history.close()
 
 
-async def contend(history: History, calls: int, seed: int) -> int:
-    """Let users call in a world whose host crashes around some of its commits; returns how often it did."""
+async def contend(history: History, calls: int, seed: int, patience: float = math.inf) -> int:
+    """Let users call in a world whose host crashes around some of its commits; returns how often it did.
+
+    `patience`: seconds after which those who still call are left alone: what is planted may leave them without an answer for ever.
+    """
     logging.getLogger("perdure.actors").setLevel(logging.CRITICAL)
     rng = random.Random(seed)
     world = World(ACTORS, max_active=rng.choice([0, 2, 10_000]))
@@ -152,25 +159,32 @@ async def contend(history: History, calls: int, seed: int) -> int:
         async with world:
             watcher = asyncio.ensure_future(User(world, history, f"watcher {seed}", watches=True).run())
             users = [asyncio.ensure_future(User(world, history, f"user {seed}.{number}").run(calls)) for number in range(USERS)]
-            while not all(user.done() for user in users):
-                disturb(world, rng)
+            commits = 0
+            end = time.monotonic() + patience
+            while not all(user.done() for user in users) and time.monotonic() < end:
+                disturb(world, rng, world.store.commits - commits)
+                commits = world.store.commits
                 await asyncio.sleep(0)
-            watcher.cancel()
-            await asyncio.gather(*users)
+            for left in (watcher, *(user for user in users if not user.done())):
+                left.cancel()
+            await asyncio.gather(watcher, *users, return_exceptions=True)
+            for user in users:
+                assert user.cancelled() or user.exception() is None, user.exception()
     return world.store.crashes
 
 
-def disturb(world: World, rng: random.Random) -> None:
-    """Let time go on, and now and then a crash come, or the disk take its time: turns go on, and nobody may hear of them."""
+def disturb(world: World, rng: random.Random, commits: int) -> None:
+    """Let time go on, and the disk take its time, while turns go on of which nobody may hear. Of new commits one in five is fatal."""
     world.clock.move_to(world.clock.now() + MOMENT / 5)
     if rng.random() < 0.02:
         rng.choice([world.store.hold, world.store.flow])()
-    if rng.random() < 0.01:
+    if commits and rng.random() < 0.2:  # not now and then: if those who recover were slow, every commit would be fatal
         world.crash_at(rng.choice(list(CrashPoint)), rng.randrange(1, 4))
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.promise("linearizable")
 async def test_actors_are_linearizable_through_crashes(history: History, seed: int, torture: bool) -> None:
     crashes = await contend(history, 5_000 if torture else 300, seed)
 
@@ -180,12 +194,19 @@ async def test_actors_are_linearizable_through_crashes(history: History, seed: i
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("lapse", LAPSES)
-async def test_a_planted_stale_read_or_lost_update_is_found(history: History, lapse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_planted_stale_read_or_lost_update_is_found(tmp_path: Path, lapse: str, monkeypatch: pytest.MonkeyPatch) -> None:
     LAPSES[lapse](monkeypatch.setattr)
 
-    await contend(history, 200, seed=0)
+    found: list[str] = []
+    seeds = iter(range(10))
+    while not found:  # some crashes take back nothing that anybody has heard
+        seed = next(seeds)
+        history = History(tmp_path / f"history-{seed}")
+        await contend(history, 150, seed, patience=4)
+        found += anomalies(history)
+        history.close()
 
-    assert "no order explains" in "".join(anomalies(history))
+    assert "no order explains" in "".join(found)
 
 
 # --- through kills ---
@@ -213,6 +234,7 @@ def hold_contests(tmp_path: Path, pytestconfig: pytest.Config) -> HoldContests:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@pytest.mark.promise("linearizable")
 def test_actors_are_linearizable_through_kills(hold_contests: HoldContests, torture: bool) -> None:
     contests, kills = (100, 12) if torture else (2, 10)
 
@@ -221,7 +243,7 @@ def test_actors_are_linearizable_through_kills(hold_contests: HoldContests, tort
     calls, unheard = sum(sum(report.calls.values()) for report in reports), sum(report.unheard for report in reports)
     print(f"{contests} contests, {contests * kills} kills, {calls} calls, {unheard} of them never answered")
     assert [violation for report in reports for violation in report.violations] == []
-    assert min(min(report.calls.values()) for report in reports) > 100
+    assert min(min(report.calls.values()) for report in reports) > 20
 
 
 @pytest.mark.slow
