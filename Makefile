@@ -18,7 +18,7 @@ environment:  ## .venv, with everything that the other targets need
 demo: environment  ## kill a busy host three times and count what was lost
 	@$(BIN)/perdure demo
 
-test: environment  ## the full suite, the actors' with none in memory, then the plain one, with one in memory, on every other Python
+test: environment  ## the full suite, the actors' with none in memory, then the plain one, all in memory, on every other Python
 	$(BIN)/pytest -n $(WORKERS)
 	$(BIN)/pytest -n $(WORKERS) tests/actors -m "not slow" --max-active=0
 	@$(MAKE) --no-print-directory others
@@ -29,11 +29,11 @@ plain: environment  ## the suite without its slow tests
 torture: environment  ## the durability tests in full: a thousand kills, and so on; some twenty minutes
 	$(BIN)/pytest tests/durability --torture -n $(WORKERS) --timeout 3600 -rP
 
-others: environment  ## the plain suite, with one actor in memory, on every other CPython >= 3.11
+others: environment  ## the plain suite, with one actor and every store in memory, on every other CPython >= 3.11
 	@.ci/environment --others | while read -r version path; do \
 		.ci/environment "$$version" "$$path" </dev/null; \
 		printf '\nplain suite on Python %s\n' "$$version"; \
-		".venv-$$version/bin/pytest" -n $(WORKERS) -m "not slow" --max-active=1 </dev/null; \
+		".venv-$$version/bin/pytest" -n $(WORKERS) -m "not slow" --max-active=1 --memory </dev/null; \
 	done
 
 check: environment  ## lint, format, types, architecture

@@ -25,7 +25,20 @@ settings.load_profile("house")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How thorough tests are, and how crowded their worlds: every promise must hold however few actors may stay in memory."""
     parser.addoption("--torture", action="store_true", help="kill, damage and back up stores in full, which takes its time")
+    parser.addoption("--memory", action="store_true", help="leave out what is only a repetition on a disk of a test in memory")
     parser.addoption("--max-active", dest="max_active", type=int, default=10_000, help="actors kept in memory by the tests' worlds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the repetitions, if that is wanted: where only Python is another one, the disk is the same."""
+    if config.getoption("memory"):
+        repeated = {item for item in items if isinstance(item, pytest.Function) and _store_of(item) == "lmdb"}
+        config.hook.pytest_deselected(items=list(repeated))
+        items[:] = [item for item in items if item not in repeated]
+
+
+def _store_of(item: pytest.Function) -> object:
+    return item.callspec.params.get("store_url") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture
