@@ -110,6 +110,8 @@ class Epoch:
             readers.remove(news)
             if not readers:
                 del self.readers[actor]
+        if not news.cancel() and not news.cancelled():  # it may wait at a gate already, where nobody would take what the commit fails with
+            news.exception()
 
     @contextmanager
     def spared(self) -> Iterator[Coroutines]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from perdure.actors import (
     wait_for_signal,
     workflow,
 )
-from perdure.actors.testing import World
+from perdure.actors.testing import CrashPoint, World
+from perdure.storage import CommitUncertain
 
 from .conftest import MakeWorld
 
@@ -117,6 +119,26 @@ async def test_a_turn_that_fails_emits_nothing(make_world: MakeWorld) -> None:
     await reporter.ask(Reporter.tell, "once")
 
     assert (await reporter.info()).emitted == 1
+
+
+async def test_a_reader_whom_a_failed_commit_ends_leaves_no_error_behind(make_world: MakeWorld) -> None:
+    world = await make_world(Reporter)
+    reporter = await a_reporter(world, "one")
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+
+    world.crash_at(CrashPoint.BEFORE_COMMIT)
+    waiting: list[asyncio.Task[object]] = []
+    with world.slow_disk():
+        for act in (lambda: reporter.ask(Reporter.tell, "two"), lambda: texts_of(reporter), lambda: reporter.ask(Reporter.tell, "three")):
+            waiting.append(asyncio.create_task(act()))
+            await asyncio.sleep(0.01)
+    ends = [type(end) for end in await asyncio.gather(*waiting, return_exceptions=True)]
+
+    waiting.clear()  # errors hold what they came through
+    await world.settled()
+    gc.collect()
+    assert (ends, complaints) == ([CommitUncertain] * 3, [])
 
 
 @pytest.mark.promise("nothing-leaves-before-durable")
