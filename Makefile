@@ -2,12 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain torture others check format coverage golden promises bench clean
+.PHONY: help environment demo test plain torture simulate others check format coverage golden promises bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
 CODE := actors storage tracing tests $(BENCHMARKS)
 WORKERS ?= 2
+SEEDS ?= 1000
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +29,9 @@ plain: environment  ## the suite without its slow tests
 
 torture: environment  ## the durability tests in full: a thousand kills, and so on; some twenty minutes
 	$(BIN)/pytest tests/durability --torture -n $(WORKERS) --timeout 3600 -rP
+
+simulate: environment  ## random programs from seeds against a model: SEEDS=10000
+	$(BIN)/python -m tests.durability.simulate --seeds $(SEEDS) --workers $(WORKERS)
 
 others: environment  ## the plain suite, with one actor and every store in memory, on every other CPython >= 3.11
 	@.ci/environment --others | while read -r version path; do \
