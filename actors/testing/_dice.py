@@ -16,13 +16,12 @@ from .._step import Step
 from ._chance import SeededEntropy, ShuffledQueue
 
 SLICE_ENDS: Final = 0.1  # how likely a look at the stopwatch ends the slice
-LATE: Final = 0.3  # how likely a clock calls late
 LONG: Final = 0.05  # how likely a step takes seconds, not milliseconds
 
 
 @final
 class Dice:
-    """Makes `Settings.queue`, `.stopwatch`, `.around_steps` and `.entropy` of a seed, and how late a `LoopClock` is. Times in seconds.
+    """Makes `Settings.queue`, `.stopwatch`, `.around_steps` and `.entropy` of a seed, and a `LoopClock`'s ties. Times in seconds.
 
     `longest` is how long a step may be kept waiting before it runs, and after: less than half of any of their time-outs. `def` steps are
     called on the loop: a thread would have a will of its own.
@@ -57,9 +56,9 @@ class Dice:
         await asyncio.sleep(self._latency())
         return answer
 
-    def late(self) -> float:
-        """Seconds by which a clock calls late: for `LoopClock`."""
-        return self.random.random() / 100 if self.random.random() < LATE else 0.0
+    def rounds(self) -> int:
+        """For `LoopClock`: of two calls that are due at one time, either may come first."""
+        return self.random.randrange(4)
 
     def _latency(self) -> float:
         most = self._longest if self.random.random() < LONG else self._longest / 1000

@@ -95,20 +95,43 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return _Task(coroutine, next(self._numbers), loop=loop, name=name, context=context, **options)
 
 
-def never_late() -> float:
-    """Seconds by which a call comes late: none."""
-    return 0.0
+def at_once() -> int:
+    """How many rounds of the loop a call waits: none."""
+    return 0
+
+
+@final
+class _Call:
+    """A call at a time, some rounds of the loop after it is due."""
+
+    __slots__ = ("_callback", "_handle", "_loop", "_rounds")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, due: float, rounds: int, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._rounds = rounds
+        self._callback = callback
+        self._handle: asyncio.Handle = loop.call_at(due, self._come)
+
+    def _come(self) -> None:
+        if self._rounds:
+            self._rounds -= 1
+            self._handle = self._loop.call_soon(self._come)
+        else:
+            self._callback()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 @final
 class LoopClock:
-    """A `Clock` by the time of the loop that runs. `late` draws by how many seconds a call comes after it is due: so no tie is certain."""
+    """A `Clock` by the time of the loop that runs. `rounds` draws how many rounds of the loop a due call waits: so no tie is certain."""
 
     __module__ = "perdure.actors.testing"
-    __slots__ = ("_late",)
+    __slots__ = ("_rounds",)
 
-    def __init__(self, late: Callable[[], float] = never_late) -> None:
-        self._late = late
+    def __init__(self, rounds: Callable[[], int] = at_once) -> None:
+        self._rounds = rounds
 
     def __repr__(self) -> str:
         return "<LoopClock>"
@@ -119,4 +142,4 @@ class LoopClock:
 
     def call_at(self, due: float, callback: Callable[[], None]) -> Alarm:
         """As `Clock.call_at`."""
-        return asyncio.get_running_loop().call_at(due + self._late(), callback)
+        return _Call(asyncio.get_running_loop(), due, self._rounds(), callback)

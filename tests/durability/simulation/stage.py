@@ -96,7 +96,7 @@ class Stage:
         self._settings = Settings(
             registry=Registry.of_classes(CAST),
             resources=self.resources,
-            clock=LoopClock(dice.late),
+            clock=LoopClock(dice.rounds),
             entropy=dice.entropy,
             check_queries=1,
             stopwatch=dice.stopwatch,
