@@ -177,13 +177,15 @@ class Host:
         self._stop.set()
 
     async def settled(self) -> None:
-        """Return once no actor has anything to do now, and all that was done is durable."""
+        """Return once no actor has anything to do now, and all that was done is durable. Raises what has ended this host before."""
         while not all(part.idle for part in (self.dispatcher, self.epoch.commit, self._steps, self._suspicion, self._alarms)):
             await self.dispatcher.settled()
             await self.epoch.commit.settled()
             await self._steps.settled()
             await self._suspicion.settled()
             await asyncio.sleep(0)  # for the alarms
+            if self.epoch.ended is not None:  # what is left to do is left to the next host
+                raise fresh(self.epoch.ended)
 
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 from perdure.actors import (
     Client,
+    RuntimeNotRunning,
     SignalTimeout,
     cancel_timer,
     current_actor,
@@ -20,6 +21,8 @@ from perdure.actors import (
     send_signal,
     set_timer,
     signal,
+    step,
+    step_info,
     wait_for_signal,
     workflow,
 )
@@ -32,6 +35,12 @@ pytestmark = pytest.mark.anyio
 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
+
+
+@step
+async def dawdle_for_ever() -> None:
+    step_info().resources["begun"].set()
+    await asyncio.Event().wait()
 
 
 @durable_actor
@@ -71,6 +80,10 @@ class Clockwork:
     @on_event
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    @on_event
+    async def dawdle(self) -> None:
+        await dawdle_for_ever()
 
     @on_timer
     def strike(self) -> None:
@@ -154,6 +167,22 @@ async def test_a_moment_that_has_passed_is_due_at_once(world: World) -> None:
     await world.settled()
 
     assert await strikes(world) == [0]
+
+
+async def test_who_waits_until_nothing_is_due_is_told_of_the_hosts_end(make_world: MakeWorld) -> None:
+    begun = asyncio.Event()
+    world = await make_world(Clockwork, autojump=False, resources={"begun": begun})
+    await world.ref(Clockwork, "c").ask(Clockwork.set, after=MINUTE)
+    await world.ref(Clockwork, "c").send_event(Clockwork.dawdle)
+    await begun.wait()
+    settling = asyncio.create_task(world.runtime.settled())
+    await asyncio.sleep(0)
+
+    world.runtime.abort()
+    world.clock.move_to(world.clock.now() + 60)
+
+    with pytest.raises(RuntimeNotRunning):
+        await asyncio.wait_for(settling, 5)
 
 
 async def test_timers_fire_in_the_order_of_their_due_times(world: World) -> None:
