@@ -91,7 +91,7 @@ def enter(number: int, what: str) -> int:
     info = step_info()
     turn, nth = map(int, info.idempotency_key.split("-")[-2:])
     row = PREFIX[Table.REQUEST] + suffix_of(info.actor) + pack((turn, nth))
-    return ledger().enter(str(info.actor), number, what, info.idempotency_key, is_durable=row in info.resources["disk"].index.rows)
+    return ledger().enter(str(info.actor), number, what, info.idempotency_key, is_durable=row in info.resources["asked"])
 
 
 # --- steps ---

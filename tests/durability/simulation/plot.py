@@ -74,7 +74,7 @@ def plot_of(seed: int) -> Plot:
     numbers = count(1)
     players = {f"p{place}": _programs(random, numbers) for place in range(random.randint(1, 3))}
     workers = {f"w{place}": _events(random, numbers) for place in range(random.randint(0, 2))}
-    count_of_troubles = random.choice([0, 1, 2, 3, 5])
+    count_of_troubles = random.choice([0, 1, 2, 3, 5, 12])
     deploy = random.choice([count_of_troubles + 1, random.randint(0, count_of_troubles)])
     troubles = [_trouble(random, is_next=place >= deploy) for place in range(count_of_troubles)]
     return Plot(players, workers, _clients(random, players, workers), troubles, deploy <= count_of_troubles)
@@ -185,7 +185,7 @@ def _pause(random: Random) -> float:
 
 def _trouble(random: Random, *, is_next: bool) -> Trouble:
     faults = Faults(
-        uncertain=random.choice([0.0, 0.0, 0.02, 0.1]),
+        uncertain=random.choice([0.0, 0.0, 0.02, 0.1, 0.3]),
         fatal=random.choice([0.0, 0.3]),
         full=random.choice([0.0, 0.0, 0.02]),
         slow=random.choice([0.0, 0.02, 0.2]),

@@ -25,6 +25,7 @@ from perdure.actors import (
     RuntimeNotRunning,
     send_signal,
 )
+from perdure.actors._persistence import PREFIX, Table
 from perdure.actors._registry import Registry
 from perdure.actors._settings import Settings
 from perdure.actors.testing import Dice, Faults, LoopClock, SimulatedDisk, SimulatedStore
@@ -81,7 +82,8 @@ class Stage:
         self.ledger = Ledger()
         self.disk = SimulatedDisk(seed, self._commit_seen)
         self.resources: dict[str, Any] = {"ledger": self.ledger, "disk": self.disk, "mended": False}
-        self.resources |= {"poison": set(), "strays": False, "strayed": set()}
+        self._requests: set[bytes] = set()  # rows of the steps that were ever asked for, once that is durable
+        self.resources |= {"asked": self._requests, "poison": set(), "strays": False, "strayed": set()}
         self.random = Random(f"stage {seed}")
         self.problems = problems
         self.verbs: dict[Note, Done] = {}
@@ -108,6 +110,7 @@ class Stage:
         self._notes: Counter[tuple[str, str, str]] = Counter()
 
     def _commit_seen(self, what: str, batch: Batch) -> None:
+        self._requests.update(key for key in batch.puts if key.startswith(PREFIX[Table.REQUEST]))
         self.trace(what, len(batch.puts), len(batch.ranges), batch.size)
 
     def wrong(self, what: str) -> None:
