@@ -5,6 +5,7 @@ An envelope is made once, by the sender, and never changes; what the mailbox kno
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Final, final
 
@@ -52,6 +53,7 @@ STARTS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART, Kind.CONTIN
 FORGETS: Final = frozenset({Kind.DELETE, Kind.RETIRE})
 CONTROLS: Final = FORGETS | {Kind.RETRY, Kind.TERMINATE, Kind.REDRIVE, Kind.DROP, Kind.EDIT}
 
+TOKEN: Final = 16  # bytes of a client's id, and of a message's that it sends
 
 # What comes from outside of the hosts; the others are between actors and their host, who trusts them.
 SENT: Final = CONTROLS - {Kind.RETIRE} | {
@@ -159,6 +161,22 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     def wants_outcome(self) -> bool:
         """Whether anybody is told what becomes of it, now or when its key is used again."""
         return self.ask or self.key is not None
+
+
+def what_no_client_sends(envelope: Envelope) -> str | None:
+    """What a message from outside has that is between actors and their host alone, who trust it: with that it is put aside.
+
+    Nobody can be told of it: a client that does not exist has no place among those who wait for a reply.
+    """
+    if envelope.kind not in SENT:
+        return f"it is a message of kind {envelope.kind.name.lower()}, which only a host sends"
+    if envelope.sender is not None or envelope.asker is not None or envelope.parent is not None or envelope.due:
+        return "it says that an actor or a host has sent it"
+    if len(envelope.id) != TOKEN or not math.isfinite(envelope.sent_at):
+        return "its id is none, or the time at which it was sent"
+    if envelope.reply_to is not None and not (len(envelope.reply_to[0]) == TOKEN and 0 <= envelope.reply_to[1] < 1 << 64):
+        return "who wants its outcome is no client"
+    return None
 
 
 def damaged_envelope(raw: bytes) -> Envelope:

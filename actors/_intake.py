@@ -12,8 +12,9 @@ from typing import final
 
 from ..storage import Offer, Store, StoreFull
 from ._activation import Delivery
+from ._define import MAX_NAME_BYTES
 from ._dispatch import Dispatcher
-from ._envelope import SENT, Envelope, Kind, damaged_envelope
+from ._envelope import Envelope, Kind, damaged_envelope, what_no_client_sends
 from ._epoch import Epoch
 from ._errors import InvalidKey, KeyTooLong
 from ._ids import ActorId, actor_id
@@ -70,8 +71,10 @@ def _opened(offer: Offer) -> tuple[ActorId, Envelope, Exception | None]:
     """For whom an offer is, and what; or what is wrong with it."""
     try:
         row = ARRIVAL_ROW.unpack(offer.payload)
-        if row.envelope.kind not in SENT:
-            raise DamagedRecord(f"it is a message of kind {row.envelope.kind.name.lower()}, which only a host sends")
+        if (what := what_no_client_sends(row.envelope)) is not None:
+            raise DamagedRecord(what)
+        if len(row.type.encode()) > MAX_NAME_BYTES:
+            raise DamagedRecord("the name of the type that it is for is longer than any")
         return actor_id(row.type, row.key), row.envelope, None
     except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
         return ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import Any
 
 import pytest
 from perdure.actors import Runtime
 from perdure.actors._define import definition_of
-from perdure.actors._envelope import Envelope, Kind
+from perdure.actors._envelope import Envelope, Form, Kind, Parent
 from perdure.actors._ids import MessageId
 from perdure.actors._records import ARRIVAL_ROW, ArrivalRow
 from perdure.actors.testing import World
@@ -49,6 +51,36 @@ async def test_an_offer_to_an_impossible_key_becomes_a_dead_letter() -> None:
     store = MemoryStore()
     async with Runtime(store, [Counter]) as runtime:
         await offer_addition(store, 1, key="a" * 600)
+        await offer_addition(store, 2)
+        await runtime.settled()
+
+        assert await runtime.ref(Counter, "a").query(Counter.value) == 1
+        assert [letter.actor.type async for letter in runtime.dead_letters()] == ["(inbox)"]
+
+
+@pytest.mark.promise("nothing-is-dropped-silently")
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"kind": Kind.OUTCOME},
+        {"sender": "Counter/b"},
+        {"asker": ("Counter", "k" * 600, b"")},
+        {"parent": Parent("Counter", "b", MessageId(b""), Kind.CANCEL)},
+        {"due": 1e300},
+        {"id": b"x" * 300},
+        {"sent_at": math.nan},
+        {"reply_to": (b"x" * 16, -1)},
+        {"reply_to": (b"x" * 600, 1)},
+        {"type": "T" * 600},
+    ],
+    ids=lambda lie: next(iter(lie)),
+)
+async def test_what_no_client_sends_is_put_aside(lie: dict[str, Any]) -> None:
+    said = {"id": bytes(16), "kind": Kind.EVENT, "name": "add", "payload": b"[1]", "form": Form.JSON, **lie}
+    type_name = said.pop("type", "Counter")
+    store = MemoryStore()
+    async with Runtime(store, [Counter]) as runtime:
+        await store.offer(0, ARRIVAL_ROW.pack(ArrivalRow(type_name, "a", Envelope(**said))))
         await offer_addition(store, 2)
         await runtime.settled()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import random
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perdure.actors import Runtime, _records
-from perdure.actors._envelope import Envelope, Form, Kind
+from perdure.actors._envelope import Envelope, Form, Kind, Parent
 from perdure.actors._ids import MessageId
 from perdure.actors._persistence import PARTITION, scan_pages
 from perdure.actors._records import ARRIVAL_ROW, ArrivalRow, DamagedRecord, RecordFormat
@@ -109,13 +111,30 @@ def offers(count: int, kinds: list[Kind], song: bytes, *, seal: bool) -> Iterato
         name = rng.choice(["add", "value", "renamed", "", "(damaged)", "fail_after_adding"])
         payload = rng.choice([song, b"[1]", b"{}", b"\xff"])
         envelope = Envelope(MessageId(number.to_bytes(16, "big")), rng.choice(kinds), name, payload, Form.JSON, ask=rng.random() < 0.5)
-        raw = ARRIVAL_ROW.pack(ArrivalRow("Counter", f"victim {number % 20}", envelope))
+        if seal and rng.random() < 0.5:
+            envelope = msgspec.structs.replace(envelope, **rng.choice(LIES))
+        type_name = rng.choice(["Counter", "Counter", "None", "T" * 600]) if seal else "Counter"
+        raw = ARRIVAL_ROW.pack(ArrivalRow(type_name, f"victim {number % 20}", envelope))
         if rng.random() < 0.5:
             other = mutated(raw[4:], rng, song)
             raw = sealed(other) if seal else raw[:4] + other
         yield raw
 
 
+LIES: list[dict[str, Any]] = [
+    {"id": b"x" * 300},
+    {"id": b""},
+    {"due": 1e300},
+    {"due": math.nan},
+    {"sent_at": math.inf},
+    {"reply_to": (b"x" * 600, 1)},
+    {"reply_to": (b"x" * 16, -1)},
+    {"asker": ("Counter", "k" * 600, b"")},
+    {"asker": ("None", "", b"x" * 600)},
+    {"parent": Parent("T" * 600, "", MessageId(b""), Kind.CANCEL, supervised=True)},
+    {"key": ("k" * 600, b"")},
+    {"headers": {"traceparent": "none"}},
+]
 SENT = [Kind.EVENT, Kind.SIGNAL, Kind.DECLARED, Kind.RESULT, Kind.DELETE, Kind.RETRY]
 
 
