@@ -64,6 +64,8 @@ class Acceptance:
                 return IdempotencyMismatch(activation.actor, envelope.key[0], known.name, envelope.name)
             if known.outcome is not None:
                 return None
+        if envelope.kind is Kind.TERMINATE and envelope.ask and activation.snapshot is None and activation.failure is not None:
+            return activation.refusal()  # its first message, behind which it would wait, may never be handled
         if envelope.is_control and (envelope.kind in FORGETS or envelope.is_of_letters or not activation.damaged):
             return None
         if envelope.kind is Kind.CANCEL and activation.snapshot is None and not len(activation.mailbox):

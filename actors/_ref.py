@@ -278,7 +278,8 @@ class ActorRef(Generic[A_co]):
     def terminate(self, reason: str = "") -> Awaitable[None]:
         """End the actor now, quarantined or not: nothing is cleaned up, sagas are not undone; awaiting it returns once that is durable.
 
-        In an actor it is sent with the turn, as by `cancel`. Raises ActorNotFound.
+        In an actor it is sent with the turn, as by `cancel`. Raises ActorNotFound; ActorQuarantined if it stands still at its first
+        message, so that there is nothing to end yet.
         """
         return self._end(Kind.TERMINATE, "terminate", reason)
 

@@ -564,6 +564,16 @@ class Fragile:
         await asyncio.sleep(DAY)
 
 
+async def test_who_stands_still_at_its_first_message_is_not_waited_for(make_world: MakeWorld) -> None:
+    actor = durable_actor(name="Fragile", on_poison="quarantine")(type("Fragile", (), {"hit": Fragile.hit}))
+    ref: ActorRef[Any] = (await make_world(actor)).ref(actor, "f")
+    await send_signal(ref, "hit")
+
+    with pytest.raises(ActorQuarantined, match="it broke"):
+        await ref.terminate()
+    assert (await ref.info()).interrupts == 1
+
+
 async def test_who_is_quarantined_can_be_terminated_and_not_cancelled(make_world: MakeWorld) -> None:
     world = await make_world(Fragile)
     fragile = await world.start(Fragile.run, "f")
