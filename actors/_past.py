@@ -158,7 +158,7 @@ async def read_past(reads: Reads, actor: ActorId) -> Past | None:
         if _generation(await _snapshot(reads, actor)) == _generation(snapshot):
             break
     turn = 0 if snapshot is None else snapshot.turn  # it does not exist yet if its first message has failed
-    kept = [row for row in rows if row.entry.number <= turn or (row.failure is not None and not row.place)]
+    kept = [row for row in rows if row.entry.number <= turn or (row.entry.number == turn + 1 and row.failure is not None and not row.place)]
     if snapshot is None:
         return Past(actor, kept[-1].version, kept, None) if kept else None
     return Past(actor, snapshot.version, kept, snapshot.state if _leads_to(kept, snapshot) else None)

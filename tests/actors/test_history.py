@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from math import ceil
@@ -42,7 +42,7 @@ from perdure.actors._past import Past, read_past, write_past
 from perdure.actors._persistence import Stored, read_actors, read_history, read_log, suffix_of
 from perdure.actors.ops._standins import ResourceUsed
 from perdure.actors.testing import CrashPoint, Replayed, World, replay_history
-from perdure.storage import CommitUncertain
+from perdure.storage import CommitUncertain, Store
 
 from .conftest import MakeWorld
 
@@ -255,6 +255,34 @@ async def test_a_crash_leaves_the_rows_of_durable_turns_alone(make_world: MakeWo
         assert isinstance(stored, Stored)
         assert stored.snapshot is not None
         assert [row.entry.number for row in rows] == list(range(1, stored.snapshot.turn + 1))
+
+
+class Older:
+    """A store of which records were read a while before ranges are, as a host at work may have it."""
+
+    def __init__(self, store: Store) -> None:
+        self.scan, self._store = store.scan, store
+        self._values: dict[bytes, bytes | None] = {}
+
+    async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values as they were when they were first read."""
+        self._values = dict(zip(keys, await self._store.read(keys), strict=True)) | self._values
+        return [self._values[key] for key in keys]
+
+
+async def test_what_a_host_adds_meanwhile_leaves_no_gap(world: World) -> None:
+    ref = world.ref(Then, "p")
+    await ref.ask("note", "good")
+    older = Older(world.store)
+    await read_past(older, ref.id)
+    await ref.ask("note", "good")
+    with pytest.raises(ValueError, match="bad"):
+        await ref.ask("note", "bad")
+
+    past = await read_past(older, ref.id)
+
+    assert past is not None
+    assert [row.entry.number for row in past.rows] == [1]
 
 
 async def test_what_is_dropped_is_dropped_in_whole_stretches(export: Export) -> None:
