@@ -126,6 +126,13 @@ class Hearing(logging.Handler):
         super().__init__(logging.WARNING)
         self.heard: list[str] = []
 
+    def listen(self, logger: logging.Logger) -> None:
+        """Hear a logger, also where the user's configuration has silenced it, as `dictConfig` does with all that are there by default."""
+        logging.disable(logging.NOTSET)
+        logger.disabled = False
+        logger.setLevel(self.level)
+        logger.addHandler(self)
+
     def emit(self, record: logging.LogRecord) -> None:
         """As in `logging`."""
         self.heard.append(record.getMessage())

@@ -271,7 +271,8 @@ def _be_quiet() -> Hearing:
     logging.getLogger().handlers = [logging.NullHandler()]
     ours, hearing = logging.getLogger("perdure"), Hearing()
     ours.propagate, ours.handlers = False, [logging.NullHandler()]
-    logging.getLogger("perdure.actors").handlers = [hearing]
+    hearing.listen(heard := logging.getLogger("perdure.actors"))
+    heard.handlers = [hearing]
     return hearing
 
 

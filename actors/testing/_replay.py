@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar, final
@@ -92,12 +93,18 @@ class _Rows:
 
 @contextmanager
 def _hearing() -> Iterator[Hearing]:
-    logger, hearing = logging.getLogger("perdure.actors"), Hearing()
-    logger.addHandler(hearing)
+    logger, hearing, here = logging.getLogger("perdure.actors"), Hearing(), threading.get_ident()
+    hearing.addFilter(lambda record: record.thread == here)
+    was = logger.level, logger.disabled, logger.propagate, logger.manager.disable
+    logger.propagate = logger.propagate and logger.isEnabledFor(logging.WARNING)
+    hearing.listen(logger)  # what a replay finds is not for whoever has configured logging to say
     try:
         yield hearing
     finally:
         logger.removeHandler(hearing)
+        logger.setLevel(was[0])
+        _, logger.disabled, logger.propagate, disabled = was
+        logging.disable(disabled)
 
 
 def _replay_all(past: Past, lent: _Lent) -> Replayed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -371,6 +372,20 @@ def test_what_a_host_would_put_right_is_a_warning(finished: Path) -> None:
     (said,) = replay_history(finished, parcel("leaf")).warnings
 
     assert said.startswith("Parcel/p: after replay self.grams was not what it had been")
+
+
+@pytest.mark.parametrize("silence", ["level", "disabled", "everywhere"])
+def test_a_warning_is_found_however_logging_is_configured(
+    finished: Path, silence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("perdure.actors")
+    with caplog.at_level(logging.ERROR if silence == "level" else logging.NOTSET, logger.name):
+        monkeypatch.setattr(logger, "disabled", silence == "disabled")
+        monkeypatch.setattr(logger.manager, "disable", logging.CRITICAL if silence == "everywhere" else 0)
+        was = logger.level, logger.disabled, logger.propagate, logger.manager.disable
+
+        assert replay_history(finished, parcel("leaf")).warnings
+        assert (was, caplog.records) == ((logger.level, logger.disabled, logger.propagate, logger.manager.disable), [])
 
 
 async def test_each_life_of_a_workflow_is_replayed(world: World, export: Export) -> None:

@@ -223,8 +223,11 @@ async def leave_mail(url: str) -> None:
         await runtime.settled()
 
 
+SILENCE = "import logging.config\nlogging.config.dictConfig({'version': 1})  # and no logger that there is says anything any more\n"
+
+
 def test_a_state_that_replay_would_mend_is_said(check: Check) -> None:
-    result = check(ACCOUNT, ORDER.replace("append(what)", "append(what.upper())"))
+    result = check(SILENCE, ACCOUNT, ORDER.replace("append(what)", "append(what.upper())"))
 
     assert result.returncode == 0
     assert "Order version 1: 2 actors would go on, with a warning: o-0, o-1\n  after replay self.changes[0] was not" in result.stdout
