@@ -172,8 +172,13 @@ def _generation(snapshot: Snapshot | None) -> tuple[float, int] | None:
 def _leads_to(rows: list[HistoryRow], snapshot: Snapshot) -> bool:
     """Whether something waits now, and every turn of that was kept up to here."""
     turns = [row.entry.number for row in rows if row.entry.number <= snapshot.turn]
-    last = next((row.entry.number for row in reversed(rows) if row.place), None)
-    return snapshot.status is Status.SUSPENDED and last is not None and turns[turns.index(last) :] == [*range(last, snapshot.turn + 1)]
+    last = next((row for row in reversed(rows) if row.place), None)
+    if snapshot.status is not Status.SUSPENDED or last is None or snapshot.standing is None:
+        return False
+    # The turn of a message that had failed may have been taken again while nothing was kept: only the length of the log tells.
+    return snapshot.standing.logged == last.place and turns[turns.index(last.entry.number) :] == [
+        *range(last.entry.number, snapshot.turn + 1)
+    ]
 
 
 async def _snapshot(reads: Reads, actor: ActorId) -> Snapshot | None:

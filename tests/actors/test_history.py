@@ -89,7 +89,7 @@ def parcel(change: str = "", **options: Any) -> Any:
 
         @on_event
         def note(self, text: str) -> None:
-            if text == "bad":
+            if text == "bad" and change != "kind":
                 raise ValueError(text)
             self.notes.append(text)
 
@@ -445,6 +445,21 @@ async def test_a_time_in_which_nothing_was_kept_breaks_a_stretch(tmp_path: Path,
             replayed.append(replay_history(await export(world, ref), actor).turns)
 
     assert replayed == ([3, 3, 3] if kept[1] == 0 else [3, 4, 4])
+
+
+async def test_what_failed_before_and_was_done_while_nothing_was_kept_is_no_difference(tmp_path: Path, export: Export) -> None:
+    actor: Any = parcel()
+    stage: Mapping[str, Any] = {"store": f"lmdb:{tmp_path}/store"}
+    async with World([actor], keep_history=9, **stage) as world:
+        ref = await world.start(actor.run, "p", "tea")
+        await world.settled()
+        await ref.send_event("note", "bad")
+        await world.settled()
+    async with World([parcel("kind")], keep_history=0, **stage) as world:
+        await world.advance(timedelta(seconds=20))
+
+    async with World([actor], **stage) as world:
+        assert replay_history(await export(world, ref), actor).turns == 2
 
 
 # --- versions ---
