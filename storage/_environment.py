@@ -32,10 +32,8 @@ DAMAGED: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError
 PATIENCE: Final = 1.0  # seconds that a reader waits for a writer, where it must take over a map that another process has grown
 ROOM: Final = 1 << 20  # bytes; a disk that has less is full
 
-FORKED: Final = (
-    "had it open when it forked this one",
-    "Use it in a process that was started anew, as multiprocessing's spawn method does.",
-)
+USE_ANEW: Final = "Use it in a process that was started anew, as multiprocessing's spawn method does."
+FORKED: Final = ("had it open when it forked this one", USE_ANEW)
 
 _opened: dict[tuple[int, int, int], Environment] = {}  # by process, device and inode of the data file
 _opening = threading.Lock()

@@ -123,6 +123,6 @@ class StoreClosed(StoreError):
 
     __module__ = "perdure.storage"
 
-    def __init__(self, store: str, what: str = "it is closed") -> None:
-        StoreError.__init__(self, store, what, "Open the store again in this process.")
-        self.args = (store, what)
+    def __init__(self, store: str, what: str = "it is closed", remedy: str = "Open the store again in this process.") -> None:
+        StoreError.__init__(self, store, what, remedy)
+        self.args = (store, what, remedy)

@@ -22,7 +22,7 @@ import lmdb
 
 from ._ballast import BALLAST_BYTES, Ballast
 from ._doorbell import Doorbell, clear_away, ring
-from ._environment import Environment, Transaction, acquire
+from ._environment import USE_ANEW, Environment, Transaction, acquire
 from ._errors import Fenced, StoreClosed, StoreCorrupt, StoreError, StoreFull
 from ._format import BELL_KEY, EPOCH_KEY, INBOX_KEY, META_KEY, NUMBER, POSITION_KEY, check_meta, create, numbered, release, signed
 from ._inbox import Inbox
@@ -208,7 +208,7 @@ class LmdbStore:
         if self._closed:
             raise StoreClosed(str(self))
         if self._pid != os.getpid():
-            raise StoreClosed(str(self), f"it was opened by process {self._pid}, of which this is a forked child")
+            raise StoreClosed(str(self), f"it was opened by process {self._pid}, of which this is a forked child", USE_ANEW)
 
     def _check_owned(self, fence: Fence) -> Doorbell:
         self._check_usable()
