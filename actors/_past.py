@@ -31,7 +31,8 @@ class HistoryEntry(NamedTuple):
     `turn` is its place in the actor's past, `seq` its number in the mailbox, `at` when it was handled (seconds since the epoch). `kind` is
     "event", "signal", "declared" (a signal that is waited for), "start", "outcome" (of a step), "firing" (of a timer) and the like; `name`
     the handler's, or what it is about. `asked` is what the actor's code asked for then. `status` is the actor's after it. `error` is why
-    the message failed, or the workflow. `is_for_code` is False for what the host has taken by itself: a signal that nobody waited for yet.
+    the message failed, or the workflow; of its lines `str` has the first. `is_for_code` is False for what the host has taken by itself: a
+    signal that nobody waited for yet.
     """
 
     turn: int
@@ -54,7 +55,7 @@ class HistoryEntry(NamedTuple):
             told += ", for the host"
         if self.asked:
             told += f": {', '.join(self.asked)}"
-        return f"{told} → {self.status}" + (f": {self.error}" if self.error else "")
+        return f"{told} → {self.status}" + (": " + self.error.partition("\n")[0] if self.error else "")
 
 
 HistoryEntry.__module__ = "perdure.actors"

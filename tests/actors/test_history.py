@@ -201,7 +201,7 @@ async def test_a_message_that_stops_its_actor_is_told() -> None:
 
         @on_event
         def fail(self) -> None:
-            raise KeyError("key")
+            raise ValueError("two\nlines")
 
     actor = durable_actor(on_poison="quarantine", retry=Retry(max_attempts=1))(Fragile)
     async with World([actor]) as world:
@@ -209,7 +209,9 @@ async def test_a_message_that_stops_its_actor_is_told() -> None:
         await ref.send_event("fail")
         await world.settled()
 
-        assert [entry.error for entry in await world.history(ref)] == ["KeyError: 'key'"]
+        (entry,) = await world.history(ref)
+        assert entry.error == "ValueError: two\nlines"
+        assert str(entry).endswith("#1 event fail → idle: ValueError: two")
 
 
 async def test_a_workflow_that_fails_says_so_in_its_last_entry() -> None:
