@@ -70,6 +70,7 @@ class Dispatcher:
         self._idle: list[asyncio.Future[None]] = []
         self._turns = self._activations = self._passivations = 0
         self._loop = asyncio.get_running_loop()
+        self._broken: asyncio.Future[None] = self._loop.create_future()
         self._stopwatch = epoch.stopwatch
 
     def __repr__(self) -> str:
@@ -136,6 +137,10 @@ class Dispatcher:
 
     # --- turns ---
 
+    async def run(self) -> None:
+        """Raise what a turn could not be settled for, if ever that happens: it is the end of the host."""
+        await self._broken
+
     def _activate(self, actor: ActorId) -> Activation:
         activation = Activation(actor, self._epoch.registry.require(actor.type))
         self._active[actor] = activation
@@ -161,17 +166,24 @@ class Dispatcher:
         self._scheduled = False
         if self._stopped:
             return
+        try:
+            self._take_turns()
+        except KeyboardInterrupt:
+            self.stop()  # the next turn would cover up what this one says of itself in the breadcrumbs
+            raise
+        except Exception as error:  # noqa: BLE001  a defect of the host: a turn is half settled, and nothing that is staged may become durable
+            self.stop()
+            self._epoch.commit.abandon()
+            settle(self._broken, error)
+
+    def _take_turns(self) -> None:
         commit, ready, stopwatch = self._epoch.commit, self._ready, self._stopwatch
         end = stopwatch() + SLICE
         while ready:
             if commit.saturated:
                 commit.when_space(self._schedule)
                 return
-            try:
-                self._take_turn(ready.popleft())
-            except KeyboardInterrupt:
-                self.stop()  # the next turn would cover up what this one says of itself in the breadcrumbs
-                raise
+            self._take_turn(ready.popleft())
             commit.breathe()
             if stopwatch() > end:
                 self._summon()

@@ -140,6 +140,7 @@ class Host:
             async with anyio.create_task_group() as tasks:
                 self._scope = tasks.cancel_scope
                 tasks.start_soon(self.epoch.commit.run)
+                tasks.start_soon(self.dispatcher.run)
                 await self._recover(pid, last)
                 tasks.start_soon(self.dispatcher.loader.run)
                 tasks.start_soon(self._steps.run)

@@ -212,17 +212,19 @@ class GroupCommit:
             await newest.wait()
 
     async def run(self) -> None:
-        """Commit batch after batch, until cancelled. Raises what ends this epoch, a store's error as a rule, after telling every gate."""
+        """Commit batch after batch, until cancelled or abandoned. Raises what ends this epoch, mostly a store's error, after telling all."""
         try:
             while True:
                 await self._due()
+                if self.failed:
+                    return
                 await self._commit_next()
         except Exception as error:
             self._fail(error)
             raise
 
     def abandon(self) -> None:
-        """Tell whoever still waits that this epoch is over, and nobody knows what became of its last batches: after the end of `run`."""
+        """Commit nothing more, and tell whoever waits that this epoch is over, and nobody knows what became of its last batches."""
         if not self.failed:
             self._fail(CommitUncertain(str(self._store), "its host ended first", recoverable=True))
 

@@ -17,6 +17,7 @@ from perdure.actors import (
     MailboxFull,
     RemoteError,
     Retry,
+    Runtime,
     Transient,
     TurnDidNotEnd,
     VersionMismatch,
@@ -28,7 +29,9 @@ from perdure.actors import (
     query,
     send_signal,
 )
+from perdure.actors._settlement import Settlement
 from perdure.actors.testing import World
+from perdure.storage import CommitUncertain
 
 from .bank import Counter
 from .conftest import MakeWorld
@@ -354,3 +357,19 @@ async def test_messages_of_a_type_that_is_gone_hold_up_nobody(tmp_path: Path) ->
         await asyncio.wait_for(after.run_until_idle(), 5)
 
         assert await after.ref(Fragile, "a").query(Fragile.all_done) == ["late"]
+
+
+async def test_a_defect_of_the_host_ends_it_with_nothing_of_the_turn_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ArithmeticError("a defect")
+
+    with pytest.raises(ArithmeticError, match="a defect"):
+        async with Runtime(f"lmdb:{tmp_path}/store", [Counter]) as runtime:
+            await runtime.ref(Counter, "c").ask(Counter.add, 1)
+            monkeypatch.setattr(Settlement, "_end_handler", fail)
+            with pytest.raises(CommitUncertain):
+                await runtime.ref(Counter, "c").ask(Counter.add, 1)
+    monkeypatch.undo()
+
+    async with Runtime(f"lmdb:{tmp_path}/store", [Counter]) as runtime:
+        assert await runtime.ref(Counter, "c").ask(Counter.add, 1) == 2
