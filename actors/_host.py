@@ -14,7 +14,7 @@ from typing import Final, final
 import anyio
 import anyio.lowlevel
 
-from ..storage import Batch, Fence, GroupCommit, Store, fresh
+from ..storage import Batch, CommitUncertain, Fence, GroupCommit, PerdureError, Store, fresh
 from ..tracing import outgoing_headers
 from ._activation import Delivery
 from ._alarms import Alarms
@@ -81,6 +81,7 @@ class Host:
         self.epoch.errands = self._steps
         self.epoch.set_alarm = self._alarms.set
         self._intake = Intake(store, self.epoch, self.dispatcher)
+        self._store = store
         self._stop = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._loop = asyncio.get_running_loop()
@@ -169,9 +170,17 @@ class Host:
             self.epoch.commit.abandon()
             reason = None if error is None else only(error)
             self._door.take_down()
-            self.dispatcher.abandon(reason if isinstance(reason, Exception) else RuntimeNotRunning("an answer was still to come"))
+            self.dispatcher.abandon(self._told(reason))
             self.epoch.watchdog.stop()
             self.epoch.breadcrumbs.close()
+
+    def _told(self, reason: BaseException | None) -> PerdureError:
+        """What whoever waits is told of the end; a defect of the host must not look like an error of the actor's."""
+        if isinstance(reason, PerdureError):
+            return reason
+        if isinstance(reason, Exception):
+            return CommitUncertain(str(self._store), f"its host has ended by {type(reason).__name__}: {reason}", recoverable=False)
+        return RuntimeNotRunning("an answer was still to come")
 
     def stop(self) -> None:
         """Take in nothing more, and end `run` soon."""

@@ -212,7 +212,7 @@ class GroupCommit:
             await newest.wait()
 
     async def run(self) -> None:
-        """Commit batch after batch, until cancelled or abandoned. Raises what ends this epoch, mostly a store's error, after telling all."""
+        """Commit batch after batch, until cancelled or abandoned. Raises what ends this epoch, after telling all gates."""
         try:
             while True:
                 await self._due()

@@ -363,11 +363,11 @@ async def test_a_defect_of_the_host_ends_it_with_nothing_of_the_turn_durable(tmp
     def fail(*_: object) -> None:
         raise ArithmeticError("a defect")
 
-    with pytest.raises(ArithmeticError, match="a defect"):
+    with pytest.raises(ArithmeticError, match="a defect"):  # noqa: PT012  it is told where the runtime is left
         async with Runtime(f"lmdb:{tmp_path}/store", [Counter]) as runtime:
             await runtime.ref(Counter, "c").ask(Counter.add, 1)
             monkeypatch.setattr(Settlement, "_end_handler", fail)
-            with pytest.raises(CommitUncertain):
+            with pytest.raises(CommitUncertain, match="its host has ended by ArithmeticError: a defect"):
                 await runtime.ref(Counter, "c").ask(Counter.add, 1)
     monkeypatch.undo()
 
