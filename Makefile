@@ -19,7 +19,7 @@ environment:  ## .venv, with everything that the other targets need
 demo: environment  ## kill a busy host three times and count what was lost
 	@$(BIN)/perdure demo
 
-test: environment  ## the full suite, the actors' with none in memory, then the plain one, all in memory, on every other Python
+test: environment  ## the full suite, the actors' tests with none of them in memory, then the others' plain suite (see there)
 	$(BIN)/pytest -n $(WORKERS)
 	$(BIN)/pytest -n $(WORKERS) tests/actors -m "not slow" --max-active=0
 	@$(MAKE) --no-print-directory others
