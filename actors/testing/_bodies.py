@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from random import Random
 from typing import Any, Final, final
 
 from .._step import Step, step_info
+from ._dice import Dice
 
-ROUNDS: Final = 8  # of the event loop, at most, that a step takes longer where chance decides
+ROUNDS: Final = 8  # of the event loop: less than that a step takes longer, before and after, where chance decides
 
 
 @final
 class Bodies:
     """What stands around the steps of a world, over its restarts.
 
-    `twice` names a step whose body runs twice each time, as after a host that died when it was done; `random` lets each take its time.
+    `twice` names a step whose body runs twice each time, as after a host that died when it was done; `dice` let each take its time.
     """
 
-    def __init__(self, *, twice: str | None = None, random: Random | None = None) -> None:
+    def __init__(self, *, twice: str | None = None, dice: Dice | None = None) -> None:
         self._twice = twice
-        self._random = random
+        self._dice = dice
         self._fakes: dict[str, Callable[..., Any]] = {}
         self._runs: dict[str, Counter[str]] = {}  # by step and idempotency key
 
@@ -71,6 +70,5 @@ class Bodies:
         return await outcome if inspect.isawaitable(outcome) else outcome
 
     async def _dawdle(self) -> None:
-        if self._random is not None:
-            for _ in range(self._random.randrange(ROUNDS)):
-                await asyncio.sleep(0)
+        if self._dice is not None:
+            await self._dice.dawdle(ROUNDS)

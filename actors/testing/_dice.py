@@ -2,6 +2,8 @@
 
 It decides who of those that are ready takes the next turn, after how long a slice of turns ends, how long steps take and in which order
 they end, which of two timers comes first, and what ids are made of. Nothing of that may matter to a program.
+
+Worlds and simulations throw the same dice; but a world, whose clock only jumps, has steps take rounds of the loop, not seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ._chance import SeededEntropy, ShuffledQueue
 
 SLICE_ENDS: Final = 0.1  # how likely a look at the stopwatch ends the slice
 LONG: Final = 0.05  # how likely a step takes seconds, not milliseconds
+ROUNDS: Final = 4  # of the loop, than which nobody waits as long for others to be first
 
 
 @final
@@ -58,7 +61,12 @@ class Dice:
 
     def rounds(self) -> int:
         """For `LoopClock`: of two calls that are due at one time, either may come first."""
-        return self.random.randrange(4)
+        return self.random.randrange(ROUNDS)
+
+    async def dawdle(self, most: int = ROUNDS) -> None:
+        """Let others be first, for fewer than so many rounds of the loop."""
+        for _ in range(self.random.randrange(most)):
+            await asyncio.sleep(0)
 
     def _latency(self) -> float:
         most = self._longest if self.random.random() < LONG else self._longest / 1000

@@ -48,7 +48,7 @@ class Keeper:
         return None if self._task is None or not self._task.done() or self._task.cancelled() else self._task.exception()
 
     def another(self, number: int) -> str:
-        """The URL for the store of a world like this one, the so manieth."""
+        """The URL for the store of another world like this one, by its number."""
         return self._url if self._url == "memory:" else f"{self._url}-{number}"
 
     def reopened(self) -> str | Store:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from random import Random
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
 
@@ -33,8 +32,9 @@ from .._runtime import Runtime
 from .._settings import Settings
 from .._step import Step
 from ._bodies import Bodies
-from ._chance import SeededEntropy, by_chance
+from ._chance import SeededEntropy
 from ._clock import JumpingClock
+from ._dice import Dice
 from ._jumper import Jumper
 from ._keeper import Keeper
 from ._scenario import CrashPoint, Scenario
@@ -83,9 +83,9 @@ class World:
         self._given = actors if actors is None else list(actors)
         both: dict[str, Any] = {"on_dead_letter": on_dead_letter, "turn_limit": turn_limit, "keep_history": keep_history}
         self._options = {"seed": seed, "max_active": max_active, "autojump": autojump, "resources": dict(self.resources), **both}
-        self._chance = chance = None if self.scenario.seed is None else Random(self.scenario.seed)
-        self.clock = JumpingClock() if chance is None else JumpingClock(lateness=partial(chance.uniform, 0.0, LATENESS))
-        self.bodies: Final = Bodies(twice=self.scenario.twice, random=chance)
+        self._dice = dice = None if self.scenario.seed is None else Dice(self.scenario.seed)
+        self.clock = JumpingClock() if dice is None else JumpingClock(lateness=partial(dice.random.uniform, 0.0, LATENESS))
+        self.bodies: Final = Bodies(twice=self.scenario.twice, dice=dice)
         settings = Settings(
             registry=Registry((), grows=True) if self._given is None else Registry.of_classes(self._given),
             resources=self.resources,
@@ -96,7 +96,7 @@ class World:
             around_steps=self.bodies,
             **both,
         )
-        self._settings = settings if chance is None else by_chance(settings, chance)
+        self._settings = settings if dice is None else replace(settings, stopwatch=dice.stopwatch, queue=dice.queue)
         self._keeper = Keeper(store)
         self._first = asyncio.Lock()  # who begins
         self._jumper = Jumper(self.clock, self._at_rest, self._explain)
@@ -204,7 +204,8 @@ class World:
     async def _reach(self, what: str, act: Callable[[Runtime], Awaitable[T]]) -> T:
         """Do something with the runtime; where trouble is expected, until it is known to be done."""
         with self._jumper.waiting(what):
-            await self._dawdle()
+            if self._dice is not None:
+                await self._dice.dawdle()
             while True:
                 runtime = await self._current()
                 try:
@@ -220,12 +221,6 @@ class World:
             return request
         self._sent += 1
         return request._replace(key=(f"sent {self._sent}", hashlib.blake2b(request.payload, digest_size=16).digest()))
-
-    async def _dawdle(self) -> None:
-        """Let others be first, where chance says so."""
-        if self._chance is not None:
-            for _ in range(self._chance.randrange(4)):
-                await asyncio.sleep(0)
 
     # --- steps ---
 
@@ -336,7 +331,7 @@ class World:
     # --- life ---
 
     def under(self, scenario: Scenario, number: int) -> World:
-        """A new world of the same kind, the so manieth, in which a scenario plays."""
+        """Another world of the same kind, in which a scenario plays; the number tells its store from the others'."""
         return World(self._given, store=self._keeper.another(number), scenario=str(scenario), **self._options)
 
     @property
