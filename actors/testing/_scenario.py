@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 from typing import Final, final
@@ -37,7 +37,7 @@ class Crash:
 @final
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What befalls a world: nothing but what is said: `Scenario()` is a world without trouble.
+    """What befalls a world, and nothing else: `Scenario()` is no trouble at all.
 
     `evict`: each actor leaves memory after each of its turns. `resend`: whatever is sent is sent again with the same idempotency key once
     it is acknowledged. `seed`: what a host may choose is chosen by chance: which actor is next, when steps end, how late timers are.
@@ -62,23 +62,24 @@ class Scenario:
     @classmethod
     def parse(cls, text: str) -> Scenario:
         """The scenario of that description. Raises ValueError, saying what may stand there."""
-        crashes: list[Crash] = []
-        given: dict[str, bool | int | str] = {}
+        scenario = cls()
         for part in text.split("+"):
             match part.split("-", 2):
                 case ["plain"]:
                     pass
                 case ["crash", point, nth] if point in _POINTS and nth.isdigit():
-                    crashes.append(Crash(_POINTS[point], int(nth)))
-                case [("evict" | "resend") as word]:
-                    given[word] = True
+                    scenario = replace(scenario, crashes=(*scenario.crashes, Crash(_POINTS[point], int(nth))))
+                case ["evict"]:
+                    scenario = replace(scenario, evict=True)
+                case ["resend"]:
+                    scenario = replace(scenario, resend=True)
                 case ["seed", seed] if seed.isdigit():
-                    given["seed"] = int(seed)
+                    scenario = replace(scenario, seed=int(seed))
                 case ["twice", *name] if name:
-                    given["twice"] = "-".join(name)
+                    scenario = replace(scenario, twice="-".join(name))
                 case _:
                     raise ValueError(f"{part!r} is no part of a scenario: {GRAMMAR}")
-        return cls(tuple(crashes), **given)  # type: ignore[arg-type]
+        return scenario
 
     @property
     def has_trouble(self) -> bool:

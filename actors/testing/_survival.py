@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar, final, overload
+from typing import Any, Final, NoReturn, ParamSpec, final, overload
 
 from .._journal import ASKED_OTHERWISE
 from .._ref import ActorRef
@@ -24,7 +24,6 @@ from ._witness import Sight, Witness
 from ._world import World
 
 P = ParamSpec("P")
-Test = TypeVar("Test", bound=Callable[..., Awaitable[None]])
 
 SEEDS: Final = 3
 AT_MOST: Final = 1_000  # commits that a test is crashed at
@@ -91,7 +90,6 @@ class Trial:
         if self._model.scenario != Scenario():
             await self._survive(self._model.scenario)
             return
-        self._witness = Witness()
         with self._witness.watching():
             plain = await self._survive(Scenario())
         if self._replayed:
@@ -119,7 +117,7 @@ class Trial:
         self._made += 1
         world = self._model.under(scenario, self._made)
         self._given.arguments[self._name] = world
-        with complaints() as heard:
+        with _complaints() as heard:
             async with world:
                 try:
                     await self._test(*self._given.args, **self._given.kwargs)
@@ -187,7 +185,7 @@ async def _histories(world: World) -> list[str]:
 
 
 @contextmanager
-def complaints() -> Iterator[list[str]]:
+def _complaints() -> Iterator[list[str]]:
     """Hear of replays that were mended, and of nothing else of the trouble that was asked for."""
     heard: list[str] = []
 
