@@ -68,7 +68,7 @@ class SimulatedDisk:
         self._unsynced.append((batch, partition))
         self.log += HEAD.pack(len(record), zlib.crc32(record)) + record
 
-    def fail(self) -> None:
+    def _fail(self) -> None:
         """Lose what a disk that loses its power may lose: what is not synced is cut anywhere, or rubbish from there on."""
         cut = self.random.randint(self.synced, len(self.log))
         fate = self.random.randrange(4)
@@ -78,9 +78,9 @@ class SimulatedDisk:
         self.log[cut:] = rubbish
 
     def recover(self) -> None:
-        """Read what was written since the last time; drop the rest from the first record on that is not whole."""
+        """Lose what may be lost, and read what was written since the last time, up to the first record that is not whole."""
         self.recoveries += 1
-        self.fail()
+        self._fail()
         place = self.synced
         while (record := self._record_at(place)) is not None:
             place += HEAD.size + len(record)

@@ -95,11 +95,6 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return _Task(coroutine, next(self._numbers), loop=loop, name=name, context=context, **options)
 
 
-def at_once() -> int:
-    """How many rounds of the loop a call waits: none."""
-    return 0
-
-
 @final
 class _Call:
     """A call at a time, some rounds of the loop after it is due."""
@@ -125,12 +120,12 @@ class _Call:
 
 @final
 class LoopClock:
-    """A `Clock` by the time of the loop that runs. `rounds` draws how many rounds of the loop a due call waits: so no tie is certain."""
+    """A `Clock` by the time of the loop that runs. `rounds()` is how many rounds a due call waits: so no tie need be certain."""
 
     __module__ = "perdure.actors.testing"
     __slots__ = ("_rounds",)
 
-    def __init__(self, rounds: Callable[[], int] = at_once) -> None:
+    def __init__(self, rounds: Callable[[], int] = int) -> None:
         self._rounds = rounds
 
     def __repr__(self) -> str:
