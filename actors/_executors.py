@@ -39,12 +39,8 @@ class Executors:
         compensates: Compensated | None,
     ) -> Any:
         """Call the function once; returns or raises as it does. `about` is the step's actor, attempt, request and progress."""
-        if self._around is not None:
-            run = partial(self._call, step, executor, args, kwargs, about, compensates)
-            return await self._around(step, args, kwargs, run)
-        if step.is_async:
-            return await step.function(*args, **kwargs)
-        return await self._call(step, executor, args, kwargs, about, compensates)
+        run = partial(self._call, step, executor, args, kwargs, about, compensates)
+        return await (run() if self._around is None else self._around(step, args, kwargs, run))
 
     async def close(self) -> None:
         """Wait for what still runs to end."""
