@@ -13,10 +13,12 @@ from typing import Any, Final, NamedTuple
 import anyio
 from perdure.actors import (
     ActorCancelled,
+    ActorRef,
     AskTimeout,
     ChildExit,
     OneForOne,
     Retry,
+    Runtime,
     SignalTimeout,
     StepFailed,
     cancel_timer,
@@ -717,3 +719,9 @@ PLAYED: Final[dict[str, Callable[[Player, Op], Awaitable[str]]]] = {
 TAKES_ITS_TIME: Final = {"sleep", "hear_nothing", "group_fails", "hold", "ring"}
 CAST: Final = Account, Player, Clumsy, Tally, Lodger, Delicate, Fickle, Deaf
 NEXT_CAST: Final = Account, NextPlayer, Clumsy, Tally, Lodger, Delicate, Fickle, Deaf
+
+
+def player_of(runtime: Runtime, key: str) -> ActorRef[Player]:
+    """A player, of whichever version is hosted."""
+    hosted: type[Player] = runtime.registry.require("Player").cls
+    return runtime.ref(hosted, key)

@@ -175,6 +175,7 @@ class FickleClient:
         await runtime.settled()
         strayed = self._stage.disk.recoveries in self._stage.resources["strayed"]
         info = await runtime.ref(Fickle, "fickle").info()
+        # Asked once more, since another epoch, in which it has not strayed, may have begun meanwhile.
         if strayed and info.status != "quarantined" and self._stage.disk.recoveries in self._stage.resources["strayed"]:
             self._stage.wrong(f"the fickle one asked for something else on replay, and is {info.status}")
 

@@ -31,10 +31,11 @@ from perdure.actors._settings import Settings
 from perdure.actors.testing import Dice, Faults, LoopClock, SimulatedDisk, SimulatedStore
 from perdure.storage import Batch, CommitUncertain, StoreFull
 
-from .cast import CAST, NEXT_CAST, Account, Note, Player
+from .cast import CAST, NEXT_CAST, Account, Note, Player, player_of
 from .guests import GUESTS
 from .ledger import Ledger
 from .plot import ACCOUNTS, Plot, Trouble, Verb
+from .verdict import Collected, Verdict
 
 T = TypeVar("T")
 
@@ -364,8 +365,6 @@ class Stage:
 
     async def play(self) -> None:
         """All of it, up to the check of what has come of it."""
-        from .verdict import Verdict
-
         async with asyncio.timeout(LONG_ENOUGH):
             end = asyncio.Event()
             hosts = asyncio.create_task(self.hosts_with_troubles(end))
@@ -389,7 +388,7 @@ class Stage:
         await asyncio.wait([hosts, clients], return_when=asyncio.FIRST_COMPLETED)
         await (clients if clients.done() else hosts)
 
-    async def _compare_after_restart(self, verdict: Any, first: Any) -> None:
+    async def _compare_after_restart(self, verdict: Verdict, first: Collected) -> None:
         end = asyncio.Event()
         host = asyncio.create_task(self.host(ALONE._replace(is_next=self.plot.ends_as_next), end))
         try:
@@ -412,9 +411,3 @@ class Stage:
             if not any(info.status == "suspended" or info.events or info.interrupts for info in infos):
                 return
             self.trace("rest", [(str(info.id), info.status, info.waits) for info in infos if info.waits])
-
-
-def player_of(runtime: Runtime, key: str) -> ActorRef[Player]:
-    """A player, of whichever version is hosted."""
-    hosted: type[Player] = runtime.registry.require("Player").cls
-    return runtime.ref(hosted, key)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from contextlib import aclosing
-from typing import Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from perdure.actors import Runtime
 from perdure.actors._persistence import PREFIX, Table
 
-from .cast import ATTEMPTS, Account, Note, Player, Tally
+from .cast import ATTEMPTS, Account, Note, Player, Tally, player_of
 from .model import Expected, Model
 from .plot import ACCOUNTS
-from .stage import Stage, player_of
+
+if TYPE_CHECKING:
+    from .stage import Stage
 
 GIVES_UP_AFTER: Final = 3  # crashes of a host while a step runs: then it is asked for anew
 TRANSIENT: Final = [Table.MAILBOX, Table.ARRIVAL, Table.SIGNALS, Table.CHECKPOINT, Table.LOG, Table.REQUEST, Table.WAKE, Table.CHILD]
