@@ -76,11 +76,10 @@ def recorded(session: Session, moments: int, rng: random.Random) -> Iterator[lis
 @pytest.mark.reliability(4)
 @pytest.mark.parametrize("plant", AT_POWER_FAILURES)
 async def test_a_planted_bug_is_found_by_power_failures(session: Session, auditor: Auditor, plant: str) -> None:
+    wrong: list[str] = []
     for image in recorded(session._replace(plant=plant), 90, random.Random(1)):
         if wrong := await auditor.problems(image, 2):
             break
-    else:
-        wrong = []
 
     print(f"{plant}: found in image {auditor.images}: {wrong[:1]}"[:300])
     assert wrong
