@@ -58,6 +58,7 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Scene:
     return Scene(tmp_path, build_recorder(tmp_path), pytestconfig.rootpath)
 
 
+@pytest.mark.promise("acknowledged-is-kept", "nothing-leaves-before-durable")
 @pytest.mark.reliability(5)
 async def test_an_error_of_the_disk_stops_the_host(scene: Scene, torture: bool) -> None:
     numbers = range(1, 101) if torture else (1, 2, 5, 30)

@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.promise("a-full-disk-loses-nothing")
 @pytest.mark.reliability(7)
 def test_a_full_disk_stops_sends_alone_until_there_is_room(tmp_path: Path, pytestconfig: pytest.Config, torture: bool) -> None:
     disk, rounds, seconds = tmp_path / "disk", *((20, 2.0) if torture else (2, 0.2))

@@ -68,6 +68,7 @@ def mutated(body: bytes, rng: random.Random, canary: bytes) -> bytes:
     return bytes(raw)
 
 
+@pytest.mark.promise("damage-costs-one-actor")
 @given(st.binary(max_size=200))
 @pytest.mark.parametrize("name", EVERY)
 def test_any_bytes_are_a_record_or_damaged(name: str, body: bytes) -> None:
@@ -138,6 +139,7 @@ LIES: list[dict[str, Any]] = [
 SENT = [Kind.EVENT, Kind.SIGNAL, Kind.DECLARED, Kind.RESULT, Kind.DELETE, Kind.RETRY]
 
 
+@pytest.mark.promise("clients-hold-up-nobody")
 @pytest.mark.parametrize(("kinds", "seal"), [(SENT, False), (list(Kind), True)], ids=["damaged", "forged"])
 async def test_a_host_outlives_whatever_is_in_its_inbox(tmp_path: Path, kinds: list[Kind], seal: bool, torture: bool) -> None:
     logging.getLogger("perdure").setLevel(logging.CRITICAL)

@@ -47,6 +47,7 @@ def auditor() -> Iterator[Auditor]:
         yield Auditor(Path(place) / "image")
 
 
+@pytest.mark.promise("acknowledged-is-kept", "steps-wait-for-the-disk")
 @pytest.mark.reliability(3)
 async def test_a_power_failure_loses_nothing_acknowledged(session: Session, auditor: Auditor, tmp_path: Path, torture: bool) -> None:
     rng = random.Random(1)

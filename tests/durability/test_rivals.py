@@ -54,6 +54,7 @@ async def contest(tmp_path: Path, pytestconfig: pytest.Config) -> Contest:
     return Contest(tmp_path, pytestconfig.rootpath)
 
 
+@pytest.mark.promise("one-host-per-store")
 @pytest.mark.reliability(11)
 async def test_a_host_at_work_has_no_rival_and_loses_nothing(contest: Contest, torture: bool) -> None:
     count = 100 if torture else 10

@@ -18,7 +18,7 @@ SEEDS, SEEDS_IN_CI = 10_000, 500
 IN_CI = "acknowledge_before_the_sync", "forget_keys", "fire_timers_early", "leave_signals_in_memory"
 WITHIN = 100  # seeds
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.reliability(18)]
 
 
 def named_seeds() -> list[tuple[int, str]]:
@@ -33,12 +33,9 @@ def run_by_itself(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.reliability(18)
-@pytest.mark.promise("exactly-once-state")
-@pytest.mark.promise("acknowledged-is-kept")
-@pytest.mark.promise("messages-exactly-once")
-@pytest.mark.promise("order-per-sender-and-lane")
-@pytest.mark.promise("leaving-memory-changes-nothing")
+@pytest.mark.promise(
+    "exactly-once-state", "acknowledged-is-kept", "messages-exactly-once", "order-per-sender-and-lane", "leaving-memory-changes-nothing"
+)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_seed_finds_what_the_model_does_not_allow(part: int, torture: bool) -> None:
