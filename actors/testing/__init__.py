@@ -1,7 +1,9 @@
-"""What a test of actors needs: a world with a host, a store, a clock that jumps, and crashes on demand; and histories, replayed."""
+"""What a test of actors needs: a world with a host, a store, a clock that jumps, and crashes on demand; histories, replayed; simulations.
+
+Nothing in here waits for real time to pass, and what is left to chance comes from a seed.
+"""
 
 from ._clock import JumpingClock
-from ._dice import Dice
 from ._jumper import NothingHappens
 from ._replay import Replayed, replay_history
 from ._scenario import CrashPoint, Scenario
@@ -13,7 +15,6 @@ from ._world import World
 
 __all__ = [
     "CrashPoint",
-    "Dice",
     "DoesNotSurvive",
     "Faults",
     "JumpingClock",

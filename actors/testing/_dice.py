@@ -30,8 +30,6 @@ class Dice:
     called on the loop: a thread would have a will of its own.
     """
 
-    __module__ = "perdure.actors.testing"
-
     def __init__(self, seed: int, longest: float = 2.0) -> None:
         self.random = Random(f"dice {seed}")
         self._longest = longest

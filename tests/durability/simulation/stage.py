@@ -28,7 +28,8 @@ from perdure.actors import (
 from perdure.actors._persistence import PREFIX, Table
 from perdure.actors._registry import Registry
 from perdure.actors._settings import Settings
-from perdure.actors.testing import Dice, Faults, LoopClock, SimulatedDisk, SimulatedStore
+from perdure.actors.testing import Faults, LoopClock, SimulatedDisk, SimulatedStore
+from perdure.actors.testing._dice import Dice
 from perdure.storage import Batch, CommitUncertain, StoreFull
 
 from .cast import CAST, NEXT_CAST, Account, Note, Player, player_of
