@@ -274,4 +274,4 @@ async def test_all_commit_points_of_ten_steps_are_tried_within_a_second() -> Non
     await try_out(adds_up, World(), tried)
 
     assert len(tried) > 30
-    print(f"{len(tried)} runs of ten steps in {time.process_time() - begun:.2f} s")
+    assert time.process_time() - begun < 1

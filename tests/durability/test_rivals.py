@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @final
-class Contest:
+class Rivalry:
     """A place, and the processes that want to host what is there."""
 
     def __init__(self, place: Path, root: Path) -> None:
@@ -49,25 +49,25 @@ def told(process: subprocess.Popen[str]) -> list[str]:
 
 
 @pytest.fixture
-async def contest(tmp_path: Path, pytestconfig: pytest.Config) -> Contest:
+async def rivalry(tmp_path: Path, pytestconfig: pytest.Config) -> Rivalry:
     await populate(tmp_path, 0)
-    return Contest(tmp_path, pytestconfig.rootpath)
+    return Rivalry(tmp_path, pytestconfig.rootpath)
 
 
 @pytest.mark.promise("one-host-per-store")
 @pytest.mark.reliability(11)
-async def test_a_host_at_work_has_no_rival_and_loses_nothing(contest: Contest, torture: bool) -> None:
+async def test_a_host_at_work_has_no_rival_and_loses_nothing(rivalry: Rivalry, torture: bool) -> None:
     count = 100 if torture else 10
-    host = contest.host(count)
+    host = rivalry.host(count)
     beside = told(host)
-    apart = contest.rivals(count)
-    (contest.place / "store" / "lock.mdb").unlink()
-    without_lock = contest.rivals(count)
+    apart = rivalry.rivals(count)
+    (rivalry.place / "store" / "lock.mdb").unlink()
+    without_lock = rivalry.rivals(count)
     alive = host.poll()
 
     host.kill()
     host.wait()
-    finding = await contest.audit()
+    finding = await rivalry.audit()
     host.communicate()
 
     refused = [f"StoreLocked {host.pid}"] * count

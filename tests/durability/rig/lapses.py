@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -14,6 +13,8 @@ from perdure.actors._query import Reader
 from perdure.actors._records import Outcome, Snapshot, Status
 from perdure.actors._ref import Request
 from perdure.storage import Batch, Gate
+
+from .plants import pass_at_once
 
 
 class Patch(Protocol):
@@ -47,11 +48,7 @@ def answer_queries_before_the_gate(patch: Patch) -> None:
 
 def acknowledge_before_the_commit(patch: Patch) -> None:
     """An answer is told before it is durable, and what it says may be lost."""
-
-    def when_open(self: Gate, passage: Callable[[BaseException | None], None]) -> None:
-        passage(self.error)
-
-    patch(Gate, "when_open", when_open)
+    patch(Gate, "when_open", pass_at_once)
 
 
 def lose_an_update(patch: Patch) -> None:
