@@ -86,21 +86,31 @@ class Jumper:
         """Jump whenever it is time to, until cancelled."""
         while True:
             while self._still or not self._waits:
-                self._bell.clear()
-                await self._bell.wait()
-            begun = self._begun
-            is_at_rest = await self._at_rest()
-            if not await self._nothing_moves(begun):
-                continue
-            due = self._clock.next_due()
-            if due is None:
-                if is_at_rest:
-                    await self._look_for_the_stuck()
-            elif self._jumps >= JUMPS_AT_MOST:
-                self._end_waits(f"after {JUMPS_AT_MOST:,} jumps of the clock there is still something due: {self._clock!r}")
-            else:
-                self._jumps += 1
-                self._clock.jump(due)
+                await self._next_ring()
+            try:
+                await self._look_once()
+            except Exception:  # noqa: BLE001  the host has ended, of what it tells everybody itself; another one may follow
+                await self._next_ring()
+
+    async def _next_ring(self) -> None:
+        self._bell.clear()
+        await self._bell.wait()
+
+    async def _look_once(self) -> None:
+        """Jump if it is time to. Raises what the host has ended with."""
+        begun = self._begun
+        is_at_rest = await self._at_rest()
+        if not await self._nothing_moves(begun):
+            return
+        due = self._clock.next_due()
+        if due is None:
+            if is_at_rest:
+                await self._look_for_the_stuck()
+        elif self._jumps >= JUMPS_AT_MOST:
+            self._end_waits(f"after {JUMPS_AT_MOST:,} jumps of the clock there is still something due: {self._clock!r}")
+        else:
+            self._jumps += 1
+            self._clock.jump(due)
 
     async def _nothing_moves(self, begun: int) -> bool:
         """Whether everybody on this loop waits, and goes on waiting."""
@@ -117,8 +127,10 @@ class Jumper:
             while begun == self._begun and not self._still and self._waits:  # noqa: ASYNC110  three things may end it, and it is rare
                 await asyncio.sleep(STUCK_AFTER / 20)
             return
-        if await self._at_rest() and await self._nothing_moves(begun) and self._clock.next_due() is None:
-            self._end_waits(await self._explain([wait.what for wait in self._waits]))
+        if await self._at_rest():
+            problem = await self._explain([wait.what for wait in self._waits])
+            if await self._nothing_moves(begun) and self._clock.next_due() is None:
+                self._end_waits(problem)
 
     def _end_waits(self, problem: str) -> None:
         for wait in self._waits:

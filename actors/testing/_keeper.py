@@ -47,6 +47,11 @@ class Keeper:
         """What the host has ended with, by itself."""
         return None if self._task is None or not self._task.done() or self._task.cancelled() else self._task.exception()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a host, be it between two epochs."""
+        return self._task is not None and not self._task.done()
+
     def another(self, number: int) -> str:
         """The URL for the store of another world like this one, by its number."""
         return self._url if self._url == "memory:" else f"{self._url}-{number}"
@@ -63,9 +68,15 @@ class Keeper:
         self._ending.clear()
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._keep(self._runtime, begun), name="the host of a world")
-        await asyncio.wait([begun, self._task], return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            await self._task
+        try:
+            await asyncio.wait([begun, self._task], return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                await self._task
+        except BaseException:  # who is cancelled meanwhile leaves no host behind, and no store that is locked
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            await self._store.close()
+            raise
 
     async def end(self) -> None:
         """End the host in order. Raises what it has ended with."""

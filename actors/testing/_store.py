@@ -28,6 +28,7 @@ class UnsteadyStore:
         self.crashes: int = 0 if before is None else before.crashes
         self._beneath = beneath
         self._crashes: set[Crash] = set() if before is None else before._crashes
+        self._under_way = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -54,14 +55,23 @@ class UnsteadyStore:
         """Whether commits get through."""
         return self._flowing.is_set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a commit is under way."""
+        return self._under_way > 0
+
     async def commit(self, batch: Batch, fence: Fence) -> bool:
         """As `Store.commit`, with the crashes that were asked for."""
         self.commits += 1
         number = self.commits
-        await self._flowing.wait()
-        self._crash_if(CrashPoint.BEFORE_COMMIT, number)
-        roomy = await self._beneath.commit(batch, fence)
-        self._crash_if(CrashPoint.AFTER_COMMIT, number)
+        self._under_way += 1
+        try:
+            await self._flowing.wait()
+            self._crash_if(CrashPoint.BEFORE_COMMIT, number)
+            roomy = await self._beneath.commit(batch, fence)
+            self._crash_if(CrashPoint.AFTER_COMMIT, number)
+        finally:
+            self._under_way -= 1
         return roomy
 
     def _crash_if(self, point: CrashPoint, number: int) -> None:

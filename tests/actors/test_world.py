@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from perdure.actors import (
@@ -23,7 +24,7 @@ from perdure.actors import (
     workflow,
 )
 from perdure.actors.testing import CrashPoint, NothingHappens, World
-from perdure.storage import CommitUncertain
+from perdure.storage import Batch, CommitUncertain, Fence
 
 from .conftest import MakeWorld
 
@@ -225,6 +226,68 @@ async def test_who_waits_through_a_crash_is_told_and_nobody_else(make_world: Mak
     await world.settled()
 
     assert await (await world.start(Sleeper.run, "s", 1)).result() == 1
+
+
+async def test_a_restart_while_somebody_waits_leaves_the_clock_jumping(make_world: MakeWorld) -> None:
+    world = await make_world(Order)
+    world.replace(charge, paid)
+    order = await world.start(Order.run, "o-1", 42)
+
+    await world.restart()
+    await send_signal(order, Order.approved, "ada")
+    await world.restart()
+
+    assert await order.result() == "o-1 paid 42 by ada, label of o-1"
+
+
+async def test_what_comes_while_a_wait_is_given_up_is_not_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = asyncio.Event()
+
+    async def explain_late(self: World, awaited: list[str]) -> str:
+        await send_signal(self.ref(Patient, "p"), Patient.called)
+        told.set()
+        return "in vain"
+
+    monkeypatch.setattr(World, "_explain", explain_late)
+    monkeypatch.setattr("perdure.actors.testing._jumper.STUCK_AFTER", 0.01)
+    async with World() as world:
+        await (await world.start(Patient.run, "p")).result()
+
+        assert told.is_set()
+
+
+async def test_a_disk_that_takes_its_time_moves_no_clock(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.actors.testing._world.PATIENCE", 0.01)
+    world = await make_world(Order)
+    world.replace(charge, paid)
+    order = await world.start(Order.run, "o-1", 42)
+    await world.settled()
+    begun = world.clock.now()
+    commit = world.store._beneath.commit
+
+    async def late(batch: Batch, fence: Fence) -> bool:
+        await asyncio.sleep(0.05)
+        return await commit(batch, fence)
+
+    monkeypatch.setattr(world.store._beneath, "commit", late)
+    await send_signal(order, Order.approved, "ada")
+
+    assert world.clock.now() == begun
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 5])
+async def test_a_world_that_is_cancelled_leaves_no_store_locked(rounds: int, tmp_path: Path) -> None:
+    async def enter() -> None:
+        async with World(store=f"lmdb:{tmp_path}/store"):
+            pass
+
+    entering = asyncio.create_task(enter())
+    for _ in range(1 + rounds):
+        await asyncio.sleep(0)
+    entering.cancel()
+    await asyncio.wait([entering])
+
+    await enter()
 
 
 async def test_a_world_that_was_left_says_so() -> None:
