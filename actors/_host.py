@@ -47,7 +47,7 @@ class Host:
     """The parts of one epoch, wired together."""
 
     def __init__(self, store: Store, fence: Fence, settings: Settings, breadcrumbs: Breadcrumbs) -> None:
-        commit = GroupCommit(store, fence, seal=self._seal, limits=settings.limits)
+        commit = GroupCommit(store, fence, seal=self._seal, limits=settings.limits, linger=settings.linger)
         self.epoch = Epoch(
             fence=fence,
             commit=commit,

@@ -31,7 +31,8 @@ class AroundSteps(Protocol):
 class Settings:
     """What a user may choose of a host, and what the test kit puts in its place.
 
-    `stopwatch` tells how long turns have taken, in seconds from any beginning; `queue` makes what the actors that are ready stand in.
+    `stopwatch` tells how long turns have taken, in seconds from any beginning; `queue` makes what the actors that are ready stand in;
+    `linger` is how long a batch may fill that nobody waits for.
     """
 
     registry: Registry
@@ -45,6 +46,7 @@ class Settings:
     turn_limit: float = 10.0  # seconds
     max_steps: int = 1_000
     stopwatch: Callable[[], float] = time.perf_counter
+    linger: float = 0.01  # seconds
     queue: Callable[[], deque[Any]] = deque
     around_steps: AroundSteps | None = None
     keep_history: int = 0  # messages of every actor's past, at least; its type may keep more

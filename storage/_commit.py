@@ -116,7 +116,7 @@ def fresh(error: BaseException) -> BaseException:
 class GroupCommit:
     """The open batch of one fence, and the loop that makes batches durable.
 
-    A batch is closed as soon as the store is free and somebody waits at its gate; one that nobody waits for may fill for `LINGER` first.
+    A batch is closed as soon as the store is free and somebody waits at its gate; one that nobody waits for may fill for `linger` seconds.
 
     `seal(batch)` is called right before a batch closes, so that its owner can put in the latest record of whatever changed since
     the last one: an actor that took ten messages writes one snapshot.
@@ -124,7 +124,9 @@ class GroupCommit:
 
     __module__ = "perdure.storage"
 
-    def __init__(self, store: Store, fence: Fence, *, seal: Callable[[Batch], None], limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, store: Store, fence: Fence, *, seal: Callable[[Batch], None], limits: Limits = LIMITS, linger: float = LINGER
+    ) -> None:
         self.overlay = Overlay(store)
         self.batch = Batch()
         self.gate = Gate(1, self._wake)
@@ -141,6 +143,7 @@ class GroupCommit:
         self._gate_under_way: Gate | None = None
         self._loop = asyncio.get_running_loop()
         self._work: asyncio.Future[None] | None = None  # the committer sleeps on it
+        self._lingers_for = linger
         self._linger: asyncio.TimerHandle | None = None  # wakes it when nobody waits for the batch
         self._space: list[asyncio.Future[None]] = []
         self._yielded = 0.0
@@ -175,7 +178,7 @@ class GroupCommit:
         self._turns += 1
         self._size += size
         if self._linger is None:
-            self._linger = self._loop.call_later(LINGER, self._stop_lingering)
+            self._linger = self._loop.call_later(self._lingers_for, self._stop_lingering)
         return self.gate
 
     def breathe(self) -> None:

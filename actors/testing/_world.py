@@ -32,7 +32,7 @@ from .._runtime import Runtime
 from .._settings import Settings
 from .._step import Step
 from ._bodies import Bodies
-from ._chance import SeededEntropy
+from ._chance import CountingStopwatch, SeededEntropy
 from ._clock import JumpingClock
 from ._dice import Dice
 from ._jumper import Jumper
@@ -94,6 +94,8 @@ class World:
             max_active=0 if self.scenario.evict else max_active,
             check_queries=1,
             around_steps=self.bodies,
+            stopwatch=CountingStopwatch(),
+            linger=0.0,  # in real time: which turns go together would be the machine's choice
             **both,
         )
         self._settings = settings if dice is None else replace(settings, stopwatch=dice.stopwatch, queue=dice.queue)
