@@ -22,9 +22,9 @@ class Bodies:
     """
 
     def __init__(self, *, twice: str | None = None, dice: Dice | None = None) -> None:
+        self.fakes: Final[dict[str, Callable[..., Any]]] = {}  # what runs in place of a body, by the step's name
         self._twice = twice
         self._dice = dice
-        self._fakes: dict[str, Callable[..., Any]] = {}
         self._runs: dict[str, Counter[str]] = {}  # by step and idempotency key
 
     def __repr__(self) -> str:
@@ -44,10 +44,6 @@ class Bodies:
         most = {step: max(runs.values()) for step, runs in self._runs.items()}
         return {step: times for step, times in most.items() if times > 1}
 
-    def replace(self, step: str, fake: Callable[..., Any]) -> None:
-        """Run this instead of the body."""
-        self._fakes[step] = fake
-
     async def __call__(
         self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Awaitable[Any]], /
     ) -> Any:
@@ -63,7 +59,7 @@ class Bodies:
             await self._dawdle()
 
     async def _run(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Awaitable[Any]]) -> Any:
-        fake = self._fakes.get(step.name)
+        fake = self.fakes.get(step.name)
         if fake is None:
             return await run()
         outcome = fake(*args, **kwargs)

@@ -29,6 +29,7 @@ SEEDS: Final = 3
 AT_MOST: Final = 1_000  # commits that a test is crashed at
 SHOWN: Final = 20  # lines of an actor's history in a report
 ONCE: Final = "steps run at least once; let whoever is called tell a repetition by step_info().idempotency_key"
+BEFOREHAND: Final = "each run has one of its own; begin in the test what a fixture has begun, who may replace steps beforehand, and no more"
 
 logger = logging.getLogger("perdure.actors")
 
@@ -63,6 +64,8 @@ def _surviving(test: Callable[..., Awaitable[None]], *, seeds: int | Iterable[in
         given = inspect.signature(test).bind(*args, **kwargs)
         for name, value in given.arguments.items():
             if isinstance(value, World):
+                if value.has_begun:
+                    raise TypeError(f"{test.__qualname__}(…) was given a World that is in use already: {BEFOREHAND}")
                 await Trial(test, given, name, value).run(chosen)
                 return
         raise TypeError(f"{test.__qualname__}(…) was given no World: it takes one, as `world: World` or `durable_world: World`")
@@ -108,7 +111,7 @@ class Trial:
         for point in CrashPoint:
             for nth in count(1):
                 crashed = await self._survive(Scenario((Crash(point, nth),)))
-                if not crashed.store.crashes or nth >= AT_MOST:
+                if crashed.commits < nth or nth >= AT_MOST:
                     break
 
     async def _survive(self, scenario: Scenario) -> World:
@@ -136,7 +139,11 @@ class Trial:
         """What is to be known of a failure: the trouble, what the actors had done, how to bring it back."""
         told = f"the test holds without trouble, and fails with {world.scenario.told()}"
         first = str(error).strip().splitlines()[:1]
-        lines = [told, f"    {type(error).__name__}: {first[0] if first else ''}".rstrip(" :"), *await _histories(world)]
+        lines = [told, f"    {type(error).__name__}: {first[0] if first else ''}".rstrip(" :")]
+        try:
+            lines += await _histories(world)
+        except Exception as problem:  # noqa: BLE001  whatever the host has ended with
+            lines.append(f"what the actors had done cannot be read: {type(problem).__name__}: {problem}")
         repeated = world.bodies.repeated()
         if world.scenario.twice is not None:
             lines.append(f"the step {world.scenario.twice} is not idempotent: {ONCE}")
@@ -156,7 +163,8 @@ def _tell(report: str, cause: BaseException | None = None) -> NoReturn:
 
 
 async def _look_back(world: World, heard: list[str]) -> None:
-    """What no assertion of the test may have seen. Raises AssertionError."""
+    """What no assertion of the test may have seen, once the actors have done what they have to do now. Raises AssertionError."""
+    await world.settled()
     async for info in world.actors(status="quarantined"):
         raise AssertionError(f"{info.id} is quarantined: {info.error}")
     assert not heard, "\n".join(heard)
@@ -174,7 +182,7 @@ async def _is_replayed(world: World, sight: Sight) -> bool:
 
 async def _histories(world: World) -> list[str]:
     """What the actors have done, the last of it if it is much."""
-    lines = []
+    lines: list[str] = []
     async for info in world.actors():
         entries = await world.history(ActorRef(info.id, world))
         lines.append(f"{info.id} is {info.status}" + (f"; the last {SHOWN} of {len(entries)} messages:" if len(entries) > SHOWN else ":"))

@@ -48,7 +48,7 @@ T = TypeVar("T")
 PATIENCE: Final = 1.0  # seconds of real time
 JUMPS_AT_MOST: Final = 10_000  # of the clock in one `run_until_idle`: more is a test that never ends
 LATENESS: Final = 0.5  # seconds that a timer is late at most, where chance decides
-SAID_ONCE: Final = frozenset({Kind.RESULT, Kind.DELETE, Kind.RETRY})  # that need no key: they mean the same a second time
+SAID_ONCE: Final = frozenset({Kind.RESULT, Kind.DELETE, Kind.RETRY, Kind.REDRIVE, Kind.DROP})  # by their nature: they need no key
 
 
 @final
@@ -236,7 +236,7 @@ class World:
 
         What it raises is the attempt's failure; `step_info()` works in it. The step's own options (retries, time-outs) hold.
         """
-        self.bodies.replace(step.name, fake)
+        self.bodies.fakes[step.name] = fake
 
     # --- time and trouble ---
 
@@ -344,8 +344,10 @@ class World:
     # --- life ---
 
     def under(self, scenario: Scenario, number: int) -> World:
-        """Another world of the same kind, in which a scenario plays; the number tells its store from the others'."""
-        return World(self._given, store=self._keeper.another(number), scenario=str(scenario), **self._options)
+        """Another world of the same kind, with the same steps replaced, in which a scenario plays; the number tells its store from others'."""
+        made = World(self._given, store=self._keeper.another(number), scenario=str(scenario), **self._options)
+        made.bodies.fakes.update(self.bodies.fakes)
+        return made
 
     @property
     def commits(self) -> int:

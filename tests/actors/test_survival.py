@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -21,6 +22,7 @@ from perdure.actors import (
     workflow,
 )
 from perdure.actors.testing import CrashPoint, DoesNotSurvive, Scenario, World, survives_crashes
+from perdure.storage import CommitUncertain
 
 pytestmark = [pytest.mark.anyio, pytest.mark.promise("survives-crashes")]
 
@@ -96,6 +98,27 @@ class Watcher:
 
 
 @durable_actor
+class Clerk:
+    def __init__(self) -> None:
+        self.has_learnt = False
+        self.count = 0
+
+    @on_event
+    def file(self) -> None:
+        if not self.has_learnt:
+            raise LookupError("where?")
+        self.count += 1
+
+    @on_event
+    def learn(self) -> None:
+        self.has_learnt = True
+
+    @query
+    def filed(self) -> int:
+        return self.count
+
+
+@durable_actor
 class Forgetful:
     made = 0  # how many objects were: another number after each replay
 
@@ -146,6 +169,78 @@ async def test_an_order_survives_whatever_happens_to_its_host(world: World) -> N
 @survives_crashes(seeds=1)
 async def test_the_same_holds_on_a_disk(durable_world: World) -> None:
     await order_something(durable_world, Bank())
+
+
+async def looks_around(world: World) -> None:
+    order = await world.start(Order.run, "o-1", 42)
+    assert [str(info.id) async for info in world.actors()] == ["Order/o-1"]
+    await world.restart()
+    assert await world.dead_letters() == []
+    await world.advance(timedelta(days=2))
+    await send_signal(order, Order.approved, "ada")
+    await world.advance(timedelta(days=60))
+    assert [info.status async for info in world.actors(Order)] == ["completed"]
+
+
+async def leaves_early(world: World) -> None:
+    await world.start(Order.run, "o-1", 42)
+
+
+async def puts_right(world: World) -> None:
+    clerk = world.ref(Clerk, "c")
+    await clerk.send_event(Clerk.file)
+    await world.run_until_idle()
+    await clerk.ask(Clerk.learn)
+    await clerk.redrive()
+    await world.settled()
+    assert await clerk.query(Clerk.filed) == 1
+    assert await world.dead_letters() == []
+
+
+async def crashes_by_itself(world: World) -> None:
+    order = world.ref(Order, "o-1")
+    world.crash_at(CrashPoint.AFTER_COMMIT)
+    with suppress(CommitUncertain):
+        await order.ask(Order.add_line, "sku-1")
+    assert await order.query(Order.count) == 1
+
+
+@pytest.mark.parametrize("test", [looks_around, leaves_early, puts_right, crashes_by_itself])
+async def test_a_test_that_is_right_survives(test: Trial, scenarios: list[str]) -> None:
+    await try_out(test, World(), scenarios)
+
+    assert len(scenarios) < 60
+
+
+@pytest.mark.parametrize("scenario", ["plain", "evict+seed-1", "crash-after-3+evict+seed-2", "crash-before-4"])
+async def test_a_scenario_plays_the_same_again(scenario: str) -> None:
+    async def play() -> list[str]:
+        async with World(scenario=scenario) as world:
+            sums = [await world.start(Sum.run, f"s-{number}", 4) for number in range(4)]
+            orders = [await world.start(Order.run, f"o-{number}", number) for number in range(4)]
+            await asyncio.gather(*(send_signal(order, Order.approved, "ada") for order in orders))
+            await asyncio.gather(*(each.result() for each in [*sums, *orders]))
+            return [str(world.commits), *[str(entry) for each in [*sums, *orders] for entry in await world.history(each)]]
+
+    assert await play() == await play() == await play()
+
+
+async def test_a_step_that_a_fixture_replaces_is_replaced_in_each_run(scenarios: list[str]) -> None:
+    async def is_paid(world: World) -> None:
+        assert await (await world.start(Sum.run, "s", 3)).result() == 42
+
+    world = World()
+    world.replace(add, lambda number, more: 42)
+
+    await try_out(is_paid, world, scenarios)
+
+
+async def test_a_world_that_a_fixture_has_begun_is_refused(scenarios: list[str]) -> None:
+    async with World() as world:
+        with pytest.raises(TypeError, match="a World that is in use already: each run has one of its own"):
+            await try_out(leaves_early, world, scenarios)
+
+    assert scenarios == []
 
 
 @pytest.fixture
