@@ -88,7 +88,7 @@ class Watchdog:
             self._turn = None
             raised, self._raised = self._raised, False
             if raised:
-                _set_async_exception(self._watched, None)
+                _withdraw(self._watched)
             return raised
 
     def _watch(self) -> None:
@@ -129,8 +129,20 @@ def _is_interruption(error: BaseException) -> bool:
     return isinstance(error, TurnInterrupted) or (isinstance(error, BaseExceptionGroup) and error.subgroup(TurnInterrupted) is not None)
 
 
-def _set_async_exception(thread: int, exception: type[BaseException] | None) -> None:
+def _set_async_exception(thread: int, exception: type[BaseException]) -> None:
     import ctypes  # two milliseconds, for what hardly ever happens
 
-    argument = ctypes.py_object(exception) if exception is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(exception))
+
+
+def _withdraw(thread: int) -> None:
+    """Have what may still be to come in this thread come now, and forget it.
+
+    Were it unset, CPython 3.11 would go on looking for it: at the next call under a profiler, a debugger or coverage for ever.
+    """
+    try:
+        _set_async_exception(thread, TurnInterrupted)
+        while True:
+            pass
+    except TurnInterrupted:
+        pass

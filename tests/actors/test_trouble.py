@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from perdure.actors import (
     send_signal,
 )
 from perdure.actors._settlement import Settlement
+from perdure.actors._watchdog import Watchdog
 from perdure.actors.testing import World
 from perdure.storage import CommitUncertain
 
@@ -37,6 +39,11 @@ from .bank import Counter
 from .conftest import MakeWorld
 
 pytestmark = pytest.mark.anyio
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 class Stop(BaseException):
@@ -254,6 +261,20 @@ async def test_a_handler_that_hangs_is_named_and_broken_off(make_world: MakeWorl
     assert "blocks the event loop" in caplog.text
     assert f"in {handler.__name__}" in caplog.text
     assert await fragile.ask(Fragile.work, "next") == 1
+
+
+async def test_after_an_interruption_a_profiler_may_look_on() -> None:
+    watchdog = Watchdog(0.3)
+    watchdog.start()
+
+    with pytest.raises(TurnDidNotEnd):
+        watchdog.guard(("a", "spin"), spin)
+    watchdog.stop()
+    sys.setprofile(lambda *_: None)  # under CPython 3.11 the next call once went on for ever
+    try:
+        assert str(watchdog)
+    finally:
+        sys.setprofile(None)
 
 
 @pytest.mark.promise("signals-overtake-events")
