@@ -344,7 +344,7 @@ class World:
     # --- life ---
 
     def under(self, scenario: Scenario, number: int) -> World:
-        """Another world of the same kind, with the same steps replaced, in which a scenario plays; the number tells its store from others'."""
+        """Another world of the same kind, with the same steps replaced, in which a scenario plays; the number tells its store apart."""
         made = World(self._given, store=self._keeper.another(number), scenario=str(scenario), **self._options)
         made.bodies.fakes.update(self.bodies.fakes)
         return made

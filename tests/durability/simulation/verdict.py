@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from perdure.actors import Runtime
+from perdure.actors import DeadLetterInfo, Runtime
 from perdure.actors._persistence import PREFIX, Table
+from perdure.actors._telling import IN_NO_MAILBOX
 
 from .cast import ATTEMPTS, Account, Note, Player, Tally, player_of
 from .model import Expected, Model
@@ -74,7 +75,7 @@ class Verdict:
                     pass
             if info.status == "quarantined":
                 self.wrong(f"{info.id} is quarantined: {info.error}")
-        letters = sorted([(str(each.actor), each.handler, each.error) async for each in runtime.dead_letters()])
+        letters = sorted({_in_its_place(each): (str(each.actor), each.handler, each.error) async for each in runtime.dead_letters()}.values())
         stood = [(str(info.id), info.status, info.turn, info.updated) for info in infos]
         return Collected(accounts, players, lives, letters, items, stood)
 
@@ -313,3 +314,8 @@ class Verdict:
                 _, events, _ = await runtime.ref(Account, done.verb.key).query(Account.everything)
                 if events.count(note) != 1:
                     self.wrong(f"{note} was redriven, and is there {events.count(note)} times")
+
+
+def _in_its_place(letter: DeadLetterInfo) -> tuple[str, str, bytes, int]:
+    """What tells letters apart. One that came too late for any mailbox, and was sent again by whoever was not told, is one: redriven once."""
+    return str(letter.actor), letter.handler, letter.payload, letter.seq if letter.seq < IN_NO_MAILBOX else 0
