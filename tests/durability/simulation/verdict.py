@@ -75,9 +75,9 @@ class Verdict:
                     pass
             if info.status == "quarantined":
                 self.wrong(f"{info.id} is quarantined: {info.error}")
-        letters = sorted({_in_its_place(each): (str(each.actor), each.handler, each.error) async for each in runtime.dead_letters()}.values())
+        letters = {_in_its_place(each): (str(each.actor), each.handler, each.error) async for each in runtime.dead_letters()}
         stood = [(str(info.id), info.status, info.turn, info.updated) for info in infos]
-        return Collected(accounts, players, lives, letters, items, stood)
+        return Collected(accounts, players, lives, sorted(letters.values()), items, stood)
 
     @staticmethod
     async def _items(runtime: Runtime, key: str, count: int) -> list[tuple[int, str, Any]]:
@@ -317,5 +317,5 @@ class Verdict:
 
 
 def _in_its_place(letter: DeadLetterInfo) -> tuple[str, str, bytes, int]:
-    """What tells letters apart. One that came too late for any mailbox, and was sent again by whoever was not told, is one: redriven once."""
+    """What tells letters apart: one that came too late for any mailbox, and was sent again by whoever was not told, is redriven once."""
     return str(letter.actor), letter.handler, letter.payload, letter.seq if letter.seq < IN_NO_MAILBOX else 0
