@@ -2,13 +2,15 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain torture simulate others check format coverage golden promises bench clean
+.PHONY: help environment demo test plain torture simulate others check format coverage golden promises mutants bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
 CODE := actors storage tracing tests $(BENCHMARKS)
 WORKERS ?= 2
 SEEDS ?= 1000
+SEED ?= 1
+COUNT ?= 300
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +63,10 @@ golden: environment  ## write the golden store of this release, once: RELEASE=v1
 
 promises: environment  ## write docs/promises.md: every promise, the tests that hold it, what was broken
 	$(BIN)/python -m tests.project.promises
+
+mutants: environment  ## change the core in COUNT small ways, drawn by SEED, and see whether the tests notice; an hour or two, and it can be resumed
+	@$(BIN)/python -c 'import cosmic_ray' 2>/dev/null || $(BIN)/pip install --quiet --no-build-isolation --config-settings editable_mode=strict --editable '.[mutants]'
+	$(BIN)/python -m tests.mutants --seed $(SEED) --count $(COUNT) --workers $(WORKERS)
 
 bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
 	@for benchmark in commit turns client workflows timers replay rest testkit imports; do \
