@@ -33,6 +33,9 @@ class Traffic:
         self.rows.update((item.seq, item) for item in put)
         for seq in gone:
             del self.rows[seq]
+        assert self.lane.staged() == ([], [])
+        places = [item.place for _, item in sorted(self.rows.items())]
+        assert [place - nth for nth, place in enumerate(places)] == places[:1] * len(places)
 
     def restart(self, _: int) -> None:
         self.stage()
@@ -98,3 +101,28 @@ def test_lanes_share_one_sequence_and_go_their_own_ways() -> None:
     assert seqs == [8, 9, 10]
     assert (mailbox.events.cursor, mailbox.interrupts.cursor) == (4, 9)
     assert [item.seq for item in mailbox.waiting()] == [8, 10]
+
+
+def test_a_mailbox_counts_what_either_lane_has_anywhere() -> None:
+    mailbox, lengths = Mailbox(0, 0), list[int]()
+
+    lengths.append(len(mailbox))
+    mailbox.events.refill([], 5, 5)
+    lengths.append(len(mailbox))
+    mailbox.interrupts.refill([], 2, 7)
+    lengths.append(len(mailbox))
+    for kind in (Kind.EVENT, Kind.SIGNAL):
+        mailbox.append(envelope("x", kind))
+        lengths.append(len(mailbox))
+
+    assert lengths == [0, 5, 7, 8, 9]
+
+
+def test_who_waits_is_told_in_the_order_of_the_lanes() -> None:
+    mailbox = Mailbox(0, 0)
+    mailbox.events.refill([Item(1, 0, envelope("first"))], 1, 2)
+    for name, kind in (("third", Kind.EVENT), ("hurry", Kind.SIGNAL)):
+        mailbox.append(envelope(name, kind))
+
+    assert [item.envelope.name for item in mailbox.waiting()] == ["hurry", "first", "third"]
+    assert [(mailbox.lane(lane) is queue) for lane, queue in mailbox.lanes()] == [True, True]

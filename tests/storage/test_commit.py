@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from perdure.storage import Batch, CommitUncertain, Fence, Gate, GroupCommit, Limits, MemoryStore, StoreFull, marker_key, pack
@@ -113,6 +114,39 @@ async def test_a_turn_nobody_waits_for_outlasts_a_slow_commit(group: GroupCommit
     assert gate.open
 
 
+async def test_a_turn_nobody_waits_for_lingers_behind_a_commit(group: GroupCommit, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_module, "LINGER", 60)
+    staged(group)
+    await settle_down()
+    group.stage()
+
+    await disk.let_through()
+
+    assert (group.under_way, group.idle, len(disk.asked)) == (False, False, 1)
+
+
+async def test_nothing_is_idle_before_all_is_durable(group: GroupCommit, disk: SlowDisk) -> None:
+    staged(group)
+    seen = [group.idle]
+    await settle_down()
+    seen.append(group.idle)
+
+    await disk.let_through()
+
+    assert [*seen, group.idle] == [False, False, True]
+
+
+async def test_a_gate_tells_how_it_stands(group: GroupCommit, disk: SlowDisk) -> None:
+    disk.outcomes = [True, ValueError("a bug")]
+    first = staged(group)
+    waiting = repr(first)
+    await disk.let_through()
+    second = staged(group)
+    await disk.let_through()
+
+    assert [waiting, repr(first), repr(second)] == ["<Gate 1 1 waiting>", "<Gate 1 open>", "<Gate 2 failed: ValueError('a bug')>"]
+
+
 async def test_turns_collect_while_a_batch_is_under_way(group: GroupCommit, disk: SlowDisk) -> None:
     staged(group)
     await settle_down()
@@ -181,6 +215,55 @@ async def test_new_work_waits_while_too_many_bytes_are_uncommitted(group: GroupC
     group.stage(1)
 
     assert group.saturated
+
+
+async def test_what_is_under_way_is_uncommitted_too(group: GroupCommit, disk: SlowDisk) -> None:
+    group.batch.put(b"a", bytes(70))
+    staged(group)
+    await settle_down()
+    room = 100 - disk.asked[0].size
+
+    group.stage(room - 1)
+    assert not group.saturated
+    group.stage(1)
+    assert group.saturated
+
+
+async def test_what_is_durable_takes_no_room(group: GroupCommit, disk: SlowDisk) -> None:
+    staged(group)
+    await disk.let_through()
+
+    group.stage(99)
+    group.stage()
+
+    assert not group.saturated
+
+
+async def test_who_wants_space_is_called_back_once_there_is_some(group: GroupCommit, disk: SlowDisk) -> None:
+    told: list[str] = []
+    staged(group)
+    group.when_space(lambda: told.append("staged"))
+    await settle_down()
+    group.when_space(lambda: told.append("under way"))
+    assert told == []
+
+    await disk.let_through()
+
+    assert told == ["staged", "under way"]
+
+
+async def test_a_busy_loop_lets_a_commit_have_the_gil_each_slice(group: GroupCommit, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, naps = [100.0], list[int]()
+    monkeypatch.setattr(commit_module, "time", SimpleNamespace(perf_counter=lambda: clock[0], sleep=naps.append))
+    group.breathe()
+    assert naps == []
+    staged(group)
+    await settle_down()
+
+    for clock[0] in (100.001, 100.006, 100.007, 100.012):
+        group.breathe()
+
+    assert naps == [0, 0]
 
 
 @pytest.mark.promise("a-full-disk-loses-nothing")
@@ -281,5 +364,6 @@ async def test_who_waits_is_told_when_a_group_commit_is_abandoned(group: GroupCo
 
     group.abandon()
 
-    with pytest.raises(CommitUncertain, match="its host ended first"):
+    with pytest.raises(CommitUncertain, match="its host ended first") as told:
         await waiting
+    assert told.value.recoverable
