@@ -320,6 +320,17 @@ async def test_a_failed_commit_is_told_to_every_gate(group: GroupCommit, disk: S
         await waiting
 
 
+async def test_each_who_waits_is_told_by_an_error_of_his_own(group: GroupCommit, disk: SlowDisk) -> None:
+    disk.outcomes = [CommitUncertain("memory:", "EIO", recoverable=False)]
+    gate = group.stage()
+    waiting = [asyncio.ensure_future(gate.wait()) for _ in range(2)]
+    await settle_down()
+
+    await disk.let_through()
+
+    one, other = (each.exception() for each in waiting)
+    assert repr(one) == repr(other)
+    assert one is not other
 async def test_reads_fit_together_after_a_commit_has_failed(group: GroupCommit, disk: SlowDisk) -> None:
     disk.outcomes = [CommitUncertain("the store", "a crash", recoverable=True)]
     group.batch.put(b"mailbox", b"one message")
