@@ -27,20 +27,18 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "storage/_commit.py": ("tests/storage/test_commit.py", "tests/actors/test_gates.py", "tests/actors/test_trouble.py"),
     "storage/_overlay.py": ("tests/storage/test_overlay.py", "tests/actors/test_gates.py", "tests/actors/test_recovery.py"),
     "actors/_recovery.py": (
-        *("tests/actors/test_recovery.py", "tests/actors/test_breadcrumb.py", "tests/actors/test_poison_policy.py"),
-        *("tests/actors/test_damage.py", "tests/durability/test_lost.py", "tests/actors/test_versions.py"),
+        *("tests/actors/test_charges.py", "tests/actors/test_recovery.py", "tests/actors/test_poison_policy.py"),
+        *("tests/actors/test_damage.py", "tests/actors/test_versions.py"),
     ),
     "actors/_replaying.py": (
-        CROWDED,
-        "tests/actors/test_versions.py",
-        "tests/actors/test_regressions.py",
-        "tests/actors/test_coroutines.py",
+        *(CROWDED, "tests/actors/test_versions.py", "tests/actors/test_regressions.py", "tests/durability/test_versions.py"),
+        *("tests/actors/test_coroutines.py", "tests/actors/test_steps.py"),
     ),
-    "actors/_journal.py": (CROWDED, "tests/actors/test_coroutines.py", "tests/actors/test_versions.py"),
+    "actors/_journal.py": (CROWDED, "tests/actors/test_journal.py", "tests/actors/test_versions.py"),
     "actors/_mailbox.py": ("tests/actors/test_mailbox.py", "tests/actors/test_delivery.py", "tests/actors/test_recovery.py"),
 }
 ROUNDS: Final[tuple[tuple[str, ...], ...]] = (
-    ("tests/actors", "tests/storage", "tests/model", *PLAIN),
+    ("tests/actors", "tests/storage", "tests/model", "tests/project/test_exports.py", *PLAIN),
     ("tests/actors", CROWDED, *PLAIN),
     ("tests/durability", *PLAIN),
 )

@@ -217,16 +217,36 @@ async def test_new_work_waits_while_too_many_bytes_are_uncommitted(group: GroupC
     assert group.saturated
 
 
-async def test_what_is_under_way_is_uncommitted_too(group: GroupCommit, disk: SlowDisk) -> None:
+@pytest.mark.parametrize(("beyond", "saturated"), [(-1, False), (0, True), (1, True)])
+async def test_bytes_under_way_are_uncommitted_too(group: GroupCommit, disk: SlowDisk, beyond: int, saturated: bool) -> None:
     group.batch.put(b"a", bytes(70))
     staged(group)
     await settle_down()
-    room = 100 - disk.asked[0].size
 
-    group.stage(room - 1)
-    assert not group.saturated
-    group.stage(1)
-    assert group.saturated
+    group.stage(100 - disk.asked[0].size + beyond)
+
+    assert group.saturated == saturated
+
+
+@pytest.mark.parametrize(("turns", "saturated"), [(1, False), (2, True), (3, True)])
+async def test_turns_under_way_are_uncommitted_too(group: GroupCommit, turns: int, saturated: bool) -> None:
+    staged(group)
+    await settle_down()
+
+    for _ in range(turns):
+        group.stage()
+
+    assert group.saturated == saturated
+
+
+async def test_statistics_tell_what_is_durable_and_what_is_not(group: GroupCommit, disk: SlowDisk) -> None:
+    staged(group)
+    await disk.let_through()
+    staged(group)
+    await settle_down()
+    group.stage()
+
+    assert group.statistics() == (1, 1, disk.asked[0].size, True, 1)
 
 
 async def test_what_is_durable_takes_no_room(group: GroupCommit, disk: SlowDisk) -> None:
