@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 ALLOWED_SKIPS = Path("tests/project/allowed_skips.toml")
 
 # A shared machine may stall an example at any time, so only the time-out of the whole test counts.
 settings.register_profile("house", deadline=None, print_blob=True)
+# That it fails is all that `make mutants` wants to know.
+settings.register_profile("hasty", settings.get_profile("house"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("house")
 
 

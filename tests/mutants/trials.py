@@ -42,7 +42,7 @@ ROUNDS: Final[tuple[tuple[str, ...], ...]] = (
     ("tests/actors", CROWDED, *PLAIN),
     ("tests/durability", *PLAIN),
 )
-QUIET: Final = "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=line", "--timeout=30"
+QUIET: Final = "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=line", "--timeout=30", "--hypothesis-profile=hasty"
 QUICK_LIMIT: Final = 60.0  # seconds
 LIMIT: Final = 600.0  # seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -60,3 +61,17 @@ async def test_a_scan_goes_on_beneath_until_its_limit_is_reached() -> None:
     found = await overlay.scan(Range(b"\1", b"\xff"), limit=2)
 
     assert found == [Entry(b"\x08", b"old"), Entry(b"\x09", b"old")]
+
+
+@pytest.mark.anyio
+async def test_a_scan_reads_no_more_than_its_limit_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await committed([[("put", bytes([n]), b"old") for n in range(1, 10)]])  # type: ignore[misc]
+    reads = AsyncMock(wraps=store.scan)
+    monkeypatch.setattr(store, "scan", reads)
+    overlay = Overlay(store)
+    overlay.layers.append(batch_of([("delete", b"\1")]))
+
+    found = await overlay.scan(Range(b"\1", b"\xff"), limit=3)
+
+    assert [entry.key for entry in found] == [b"\2", b"\3", b"\4"]
+    assert reads.await_count == 2
