@@ -27,8 +27,8 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "storage/_commit.py": ("tests/storage/test_commit.py", "tests/actors/test_gates.py", "tests/actors/test_trouble.py"),
     "storage/_overlay.py": ("tests/storage/test_overlay.py", "tests/actors/test_gates.py", "tests/actors/test_recovery.py"),
     "actors/_recovery.py": (
-        *("tests/actors/test_charges.py", "tests/actors/test_recovery.py", "tests/actors/test_poison_policy.py"),
-        *("tests/actors/test_damage.py", "tests/actors/test_versions.py"),
+        *("tests/actors/test_charges.py", "tests/actors/test_taking_up.py", "tests/actors/test_recovery.py"),
+        *("tests/actors/test_damage.py", "tests/actors/test_poison_policy.py", "tests/actors/test_versions.py"),
     ),
     "actors/_replaying.py": (
         *(CROWDED, "tests/actors/test_versions.py", "tests/actors/test_regressions.py", "tests/durability/test_versions.py"),
