@@ -19,8 +19,8 @@ ALLOWED_SKIPS = Path("tests/project/allowed_skips.toml")
 
 # A shared machine may stall an example at any time, so only the time-out of the whole test counts.
 settings.register_profile("house", deadline=None, print_blob=True)
-# That it fails is all that `make mutants` wants to know.
-settings.register_profile("hasty", settings.get_profile("house"), phases=(Phase.explicit, Phase.generate))
+# That it fails is all that `make mutants` wants to know, and that it does so each time.
+settings.register_profile("hasty", settings.get_profile("house"), phases=(Phase.explicit, Phase.generate), derandomize=True)
 settings.load_profile("house")
 
 
