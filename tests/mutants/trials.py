@@ -31,8 +31,8 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
         *("tests/actors/test_damage.py", "tests/actors/test_poison_policy.py", "tests/actors/test_versions.py"),
     ),
     "actors/_replaying.py": (
-        *(CROWDED, "tests/actors/test_versions.py", "tests/actors/test_regressions.py", "tests/durability/test_versions.py"),
-        *("tests/actors/test_coroutines.py", "tests/actors/test_steps.py"),
+        *(CROWDED, "tests/actors/test_replaying.py", "tests/actors/test_versions.py", "tests/actors/test_regressions.py"),
+        *("tests/durability/test_versions.py", "tests/actors/test_coroutines.py", "tests/actors/test_steps.py"),
     ),
     "actors/_journal.py": (CROWDED, "tests/actors/test_journal.py", "tests/actors/test_versions.py"),
     "actors/_mailbox.py": ("tests/actors/test_mailbox.py", "tests/actors/test_delivery.py", "tests/actors/test_recovery.py"),

@@ -1,0 +1,85 @@
+"""A replay brings a waiting actor back piece by piece, and lets the host do other things between the pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+from perdure.actors import ActorQuarantined, durable_actor, emit, on_activate, query, send_signal, signal, wait_for_signal, workflow
+from perdure.actors import _replaying as replaying_module
+
+from .conftest import MakeWorld
+
+pytestmark = pytest.mark.anyio
+
+
+@durable_actor
+class Listener:
+    """Hears numbers, one after the other; what it says when it wakes up it must not."""
+
+    told = signal(int)
+    talks: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    @on_activate
+    def wake_up(self) -> None:
+        if self.talks:
+            emit("awake", len(self.numbers))
+
+    @workflow
+    async def run(self) -> list[int]:
+        while len(self.numbers) < 10:
+            self.numbers.append(await wait_for_signal(Listener.told))
+        return self.numbers
+
+    @query
+    def heard(self) -> list[int]:
+        return self.numbers
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long replays have let others run. They read four entries at once, and two take longer than a slice."""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> object:
+        pauses.append(seconds)
+        return asyncio.sleep(0)
+
+    ticks = count()
+    monkeypatch.setattr(replaying_module, "AT_ONCE", 4)
+    monkeypatch.setattr(replaying_module, "asyncio", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(replaying_module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 0.75 * replaying_module.SLICE))
+    return pauses
+
+
+async def test_a_long_log_is_replayed_in_slices(make_world: MakeWorld, pauses: list[float]) -> None:
+    world = await make_world(Listener, max_active=10_000)
+    listener = await world.start(Listener.run, "l")
+    for number in range(9):
+        await send_signal(listener, Listener.told, number)
+
+    await world.restart()
+    await send_signal(listener, Listener.told, 9)
+
+    assert await listener.result() == list(range(10))
+    assert pauses == [0] * 4  # of three pages with four, four and two entries
+
+
+async def test_a_hook_may_ask_for_nothing_on_replay_either(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await make_world(Listener, max_active=10_000)
+    listener = await world.start(Listener.run, "l")
+    await send_signal(listener, Listener.told, 0)
+    await world.restart()
+    monkeypatch.setattr(Listener, "talks", True)
+
+    await send_signal(listener, Listener.told, 1)
+    await world.settled()
+
+    with pytest.raises(ActorQuarantined, match="asks for something"):
+        await listener.result()
