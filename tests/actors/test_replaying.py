@@ -18,13 +18,15 @@ pytestmark = pytest.mark.anyio
 
 @durable_actor
 class Listener:
-    """Hears numbers, one after the other; what it says when it wakes up it must not."""
+    """Hears numbers, one after the other. It notes what it should not, and says what it must not when it wakes up."""
 
     told = signal(int)
     talks: ClassVar[bool] = False
+    weather: ClassVar[int] = 5
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.noted = 0
 
     @on_activate
     def wake_up(self) -> None:
@@ -33,13 +35,14 @@ class Listener:
 
     @workflow
     async def run(self) -> list[int]:
+        self.noted = self.weather
         while len(self.numbers) < 10:
             self.numbers.append(await wait_for_signal(Listener.told))
         return self.numbers
 
     @query
-    def heard(self) -> list[int]:
-        return self.numbers
+    def note(self) -> int:
+        return self.noted
 
 
 @pytest.fixture
@@ -83,3 +86,19 @@ async def test_a_hook_may_ask_for_nothing_on_replay_either(make_world: MakeWorld
 
     with pytest.raises(ActorQuarantined, match="asks for something"):
         await listener.result()
+
+
+@pytest.mark.parametrize("weather", [4, 5, 6])
+async def test_what_was_noted_first_counts(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, weather: int
+) -> None:
+    world = await make_world(Listener, max_active=10_000)
+    listener = await world.start(Listener.run, "l")
+    await world.restart()
+    monkeypatch.setattr(Listener, "weather", weather)
+
+    await send_signal(listener, Listener.told, 0)
+    await world.settled()
+
+    assert await listener.query(Listener.note) == 5
+    assert ("after replay self.noted was not what it had been" in caplog.text) == (weather != 5)
