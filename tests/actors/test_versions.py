@@ -471,6 +471,39 @@ async def test_what_waits_is_replayed_in_a_migrated_state(deploy: Deploy, max_ac
         assert await order.result() == ["charged tea", "ada"]
 
 
+@durable_actor(name="Order", version=3, replays=(1, 2))
+class Order3Late:
+    """It has a migration of version 2, which had another attribute, and none of version 1."""
+
+    approved = signal(str)
+
+    def __init__(self) -> None:
+        self.status = "new"
+
+    @migrate(2)
+    @staticmethod
+    def renamed(state: dict[str, Any]) -> dict[str, Any]:
+        return {"status": state["stage"]}
+
+    @workflow
+    async def run(self, what: str) -> str:
+        self.status = await charge(what)
+        by = await wait_for_signal(Order3Late.approved)
+        return f"{self.status}, approved by {by}, version 3"
+
+
+async def test_a_state_that_no_migration_begins_at_is_replayed_as_it_is(deploy: Deploy) -> None:
+    async with deploy(Order1) as before:
+        await before.start(Order1.run, "o", "tea")
+        await before.settled()
+
+    async with deploy(Order3Late) as now:
+        order = now.ref(Order3Late.run, "o")
+        await send_signal(order, Order3Late.approved, "ada")
+
+        assert await order.result() == "charged tea, approved by ada, version 3"
+
+
 @pytest.mark.promise("code-runs-its-own-past")
 async def test_suspended_code_is_never_run_by_a_version_that_did_not_write_it(deploy: Deploy) -> None:
     async with deploy(Order1) as before:
