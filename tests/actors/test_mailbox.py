@@ -88,8 +88,11 @@ def test_a_long_lane_keeps_only_its_window_in_memory() -> None:
 
     lane.staged()
 
-    assert len(lane.ready or ()) == WINDOW
+    assert (len(lane.ready or ()), lane.starved) == (WINDOW, False)
     assert len(lane) == 10 * WINDOW - 1
+    for _ in range(WINDOW):
+        lane.take()
+    assert lane.starved
 
 
 def test_lanes_share_one_sequence_and_go_their_own_ways() -> None:
