@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -47,31 +46,33 @@ class Listener:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long replays have let others run. They read four entries at once, and two take longer than a slice."""
+    """How long replays have let others run; of a log they read four entries at once."""
     pauses: list[float] = []
 
     def pause(seconds: float) -> object:
         pauses.append(seconds)
         return asyncio.sleep(0)
 
-    ticks = count()
     monkeypatch.setattr(replaying_module, "AT_ONCE", 4)
     monkeypatch.setattr(replaying_module, "asyncio", SimpleNamespace(sleep=pause))
-    monkeypatch.setattr(replaying_module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 0.75 * replaying_module.SLICE))
     return pauses
 
 
-async def test_a_long_log_is_replayed_in_slices(make_world: MakeWorld, pauses: list[float]) -> None:
+@pytest.mark.parametrize(("seconds", "count"), [(-1.0, 3 + 1 + 3 + 1 + 1), (1_000.0, 1 + 1)], ids=["one entry", "all that were read"])
+async def test_a_long_log_is_replayed_in_slices(
+    make_world: MakeWorld, pauses: list[float], monkeypatch: pytest.MonkeyPatch, seconds: float, count: int
+) -> None:
     world = await make_world(Listener, max_active=10_000)
     listener = await world.start(Listener.run, "l")
     for number in range(9):
         await send_signal(listener, Listener.told, number)
+    monkeypatch.setattr(replaying_module, "SLICE", seconds)
 
     await world.restart()
     await send_signal(listener, Listener.told, 9)
 
     assert await listener.result() == list(range(10))
-    assert pauses == [0] * 4  # of three pages with four, four and two entries
+    assert pauses == [0] * count
 
 
 async def test_a_hook_may_ask_for_nothing_on_replay_either(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,6 +351,8 @@ async def test_each_who_waits_is_told_by_an_error_of_his_own(group: GroupCommit,
     one, other = (each.exception() for each in waiting)
     assert repr(one) == repr(other)
     assert one is not other
+
+
 async def test_reads_fit_together_after_a_commit_has_failed(group: GroupCommit, disk: SlowDisk) -> None:
     disk.outcomes = [CommitUncertain("the store", "a crash", recoverable=True)]
     group.batch.put(b"mailbox", b"one message")
