@@ -24,7 +24,10 @@ CROWDED: Final = "--max-active=0"
 
 # What notices most of a module's mutants within seconds.
 QUICK: Final[dict[str, tuple[str, ...]]] = {
-    "storage/_commit.py": ("tests/storage/test_commit.py", "tests/actors/test_gates.py", "tests/actors/test_trouble.py"),
+    "storage/_commit.py": (
+        *("tests/storage/test_commit.py", "tests/project/test_exports.py"),
+        *("tests/actors/test_gates.py", "tests/actors/test_trouble.py"),
+    ),
     "storage/_overlay.py": ("tests/storage/test_overlay.py", "tests/actors/test_gates.py", "tests/actors/test_recovery.py"),
     "actors/_recovery.py": (
         *("tests/actors/test_charges.py", "tests/actors/test_taking_up.py", "tests/actors/test_recovery.py"),
@@ -32,7 +35,7 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     ),
     "actors/_replaying.py": (
         *(CROWDED, "tests/actors/test_replaying.py", "tests/actors/test_versions.py", "tests/actors/test_regressions.py"),
-        *("tests/durability/test_versions.py", "tests/actors/test_coroutines.py", "tests/actors/test_steps.py"),
+        *("tests/durability/test_versions.py", "tests/actors/test_changes_regressions.py", "tests/actors/test_coroutines.py"),
     ),
     "actors/_journal.py": (CROWDED, "tests/actors/test_journal.py", "tests/actors/test_versions.py"),
     "actors/_mailbox.py": ("tests/actors/test_mailbox.py", "tests/actors/test_delivery.py", "tests/actors/test_recovery.py"),
