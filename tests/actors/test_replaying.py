@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 from perdure.actors import ActorQuarantined, durable_actor, emit, on_activate, query, send_signal, signal, wait_for_signal, workflow
 from perdure.actors import _replaying as replaying_module
+from perdure.actors._standing import anyio_version, python_version
 
 from .conftest import MakeWorld
 
@@ -103,3 +104,12 @@ async def test_what_was_noted_first_counts(
 
     assert await listener.query(Listener.note) == 5
     assert ("after replay self.noted was not what it had been" in caplog.text) == (weather != 5)
+
+
+@pytest.mark.parametrize(("python", "count"), [(python_version(), 0), ("2.7", 1), ("3.99", 1)])
+def test_a_refused_replay_blames_python_only_if_it_is_another(caplog: pytest.LogCaptureFixture, python: str, count: int) -> None:
+    activation, checkpoint = SimpleNamespace(actor="Listener/l"), SimpleNamespace(python=python, anyio=anyio_version())
+
+    replaying_module._warn_of_versions(activation, checkpoint)  # type: ignore[arg-type]
+
+    assert len([line for line in caplog.messages if f"Listener/l waits since Python {python} with anyio" in line]) == count
