@@ -137,6 +137,6 @@ def _end(tests: subprocess.Popen[str]) -> None:
 def _first_failed(output: str) -> str:
     for line in output.splitlines():
         word, _, rest = line.partition(" ")
-        if word in {"FAILED", "ERROR"}:
+        if word in {"FAILED", "ERROR"} and rest.startswith("tests/"):  # what is logged begins alike
             return rest.partition(" - ")[0]
     return ""
