@@ -46,6 +46,7 @@ ROUNDS: Final[tuple[tuple[str, ...], ...]] = (
     ("tests/durability", *PLAIN),
 )
 QUIET: Final = "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=line", "--hypothesis-profile=hasty"
+TIMED_OUT: Final = "+ Timeout +"  # says pytest-timeout when it ends a run
 LIMIT: Final = 1200.0  # seconds; a test that hangs has ended by its own time-out long before, however busy the machine is
 
 
@@ -111,13 +112,13 @@ class Copy:
             try:
                 output, _ = tests.communicate(timeout=LIMIT)
             except subprocess.TimeoutExpired:
-                output = "Timeout"
+                output = TIMED_OUT
             finally:
                 _end(tests)
         seconds = round(time.perf_counter() - begin, 1)
         if tests.returncode == 0:
             return Outcome("survived", seconds)
-        return Outcome("timed out" if "Timeout" in output else "killed", seconds, _first_failed(output))
+        return Outcome("timed out" if TIMED_OUT in output else "killed", seconds, _first_failed(output))
 
     def _started(self, command: list[str]) -> subprocess.Popen[str]:
         out = subprocess.PIPE
