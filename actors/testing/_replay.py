@@ -67,6 +67,11 @@ def replay_history(path: str | os.PathLike[str], *actors: type, resources: Mappi
         return _replay_all(past, lent)._replace(warnings=tuple(hearing.heard))
 
 
+def replay_past(past: Past, registry: Registry, resources: Mapping[str, Any]) -> Replayed:
+    """The same for what a store has of an actor; nothing is heard of what a host would have logged. Raises as `replay_history`."""
+    return _replay_all(past, _Lent(registry, resources))
+
+
 @final
 class _Lent(NamedTuple):
     """What the turns are lent."""

@@ -16,9 +16,13 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final, NoReturn, ParamSpec, final, overload
 
+from .._errors import ActorQuarantined, NonDeterminismError
 from .._journal import ASKED_OTHERWISE
+from .._past import read_past
 from .._ref import ActorRef
 from .._replaying import MENDED
+from .._version_errors import VersionMismatch
+from ._replay import replay_past
 from ._scenario import Crash, CrashPoint, Scenario, sampled
 from ._witness import Sight, Witness
 from ._world import World
@@ -126,6 +130,7 @@ class Trial:
                     await self._test(*self._given.args, **self._given.kwargs)
                     await _look_back(world, heard)
                     if world.scenario == Scenario():
+                        await _replay_all(world)
                         self._replayed = [sight for sight in self._witness.sights if await _is_replayed(world, sight)]
                 except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
                     raise
@@ -168,6 +173,22 @@ async def _look_back(world: World, heard: list[str]) -> None:
     async for info in world.actors(status="quarantined"):
         raise AssertionError(f"{info.id} is quarantined: {info.error}")
     assert not heard, "\n".join(heard)
+
+
+async def _replay_all(world: World) -> None:
+    """Run once more what the actors' code did: it may depend on what other runs of the test have left in this process.
+
+    Raises DoesNotSurvive where it comes to something else.
+    """
+    async for info in world.actors():
+        past = await read_past(world.store, info.id)
+        try:
+            if past is not None:
+                replay_past(past, world.registry, world.resources)
+        except VersionMismatch:
+            pass  # the test is about deploys
+        except (NonDeterminismError, ActorQuarantined) as error:
+            _tell(f"what {info.id} did is not what a replay of it does: its code reads what no replay repeats\n{error}", error)
 
 
 async def _is_replayed(world: World, sight: Sight) -> bool:

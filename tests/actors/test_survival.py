@@ -133,6 +133,20 @@ class Forgetful:
         await asyncio.sleep(self.number)
 
 
+REMEMBERED: list[int] = []
+
+
+@durable_actor
+class Absent:
+    """Asks once in the life of its process."""
+
+    @workflow
+    async def run(self) -> int:
+        if not REMEMBERED:
+            REMEMBERED.append(await charge(1))
+        return REMEMBERED[0]
+
+
 class Bank:
     """Charges once for each key; or, if it is careless, as often as it is asked to."""
 
@@ -316,6 +330,17 @@ async def test_a_replay_that_comes_to_something_else_is_pointed_out(scenarios: l
         await try_out(counts_objects, World(), scenarios)
 
     assert scenarios[-1] == "evict"
+
+
+async def test_code_that_remembers_beside_its_state_is_pointed_out(scenarios: list[str]) -> None:
+    async def remembers(world: World) -> None:
+        assert await (await world.start(Absent.run, "a")).result() == 1
+
+    REMEMBERED.clear()
+    with pytest.raises(DoesNotSurvive, match=r"what Absent/a did is not what a replay of it does"):
+        await try_out(remembers, World(), scenarios)
+
+    assert scenarios == ["plain"]
 
 
 async def test_a_query_that_changes_state_fails_at_once(scenarios: list[str]) -> None:
