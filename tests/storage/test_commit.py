@@ -259,6 +259,13 @@ async def test_what_is_durable_takes_no_room(group: GroupCommit, disk: SlowDisk)
     assert not group.saturated
 
 
+async def test_a_turn_of_no_size_makes_no_room(group: GroupCommit) -> None:
+    group.stage()
+    group.stage(100)
+
+    assert group.saturated
+
+
 async def test_who_wants_space_is_called_back_once_there_is_some(group: GroupCommit, disk: SlowDisk) -> None:
     told: list[str] = []
     staged(group)
