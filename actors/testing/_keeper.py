@@ -6,6 +6,7 @@ So a test and its fixtures may begin a world in one task and end it in another.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import suppress
 from typing import final
 
@@ -59,6 +60,11 @@ class Keeper:
     def reopened(self) -> str | Store:
         """Where what the hosts have left may be looked at once they have ended: the URL, or a store on the disk in memory."""
         return MemoryStore(self._disk) if self._url == "memory:" else self._url
+
+    def erase(self) -> None:
+        """Remove the store's directory, once the hosts have ended: each holds some MiB."""
+        if self._url.startswith("lmdb:"):
+            shutil.rmtree(self._url.removeprefix("lmdb:"))
 
     async def begin(self, settings: Settings) -> None:
         """Return once a host takes turns. Raises why it cannot."""

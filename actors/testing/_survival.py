@@ -138,6 +138,7 @@ class Trial:
                     if scenario == Scenario():
                         raise
                     _tell(await self._report(world, error), error)
+        world.erase()
         return world
 
     async def _report(self, world: World, error: BaseException) -> str:

@@ -349,6 +349,10 @@ class World:
         made.bodies.fakes.update(self.bodies.fakes)
         return made
 
+    def erase(self) -> None:
+        """Remove what it has left on the disk."""
+        self._keeper.erase()
+
     @property
     def commits(self) -> int:
         """The batches that were committed, or not, since the world began."""
