@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,6 +49,8 @@ T = TypeVar("T")
 PATIENCE: Final = 1.0  # seconds of real time
 JUMPS_AT_MOST: Final = 10_000  # of the clock in one `run_until_idle`: more is a test that never ends
 LATENESS: Final = 0.5  # seconds that a timer is late at most, where chance decides
+# Whether a query changes state is looked at each time. To linger takes real time: which turns go together would be the machine's choice.
+AS_IN_A_TEST: Final[dict[str, Any]] = {"check_queries": 1, "linger": 0.0}
 SAID_ONCE: Final = frozenset({Kind.RESULT, Kind.DELETE, Kind.RETRY, Kind.REDRIVE, Kind.DROP})  # by their nature: they need no key
 
 
@@ -80,27 +83,25 @@ class World:
         self.scenario: Final = Scenario.parse(scenario)
         self.resources: Final[dict[str, Any]] = {} if resources is None else resources
         self.test_id: str | None = None  # by which pytest knows the test
-        self._given = actors if actors is None else list(actors)
+        self._given = None if actors is None else list(actors)
         both: dict[str, Any] = {"on_dead_letter": on_dead_letter, "turn_limit": turn_limit, "keep_history": keep_history}
         self._options = {"seed": seed, "max_active": max_active, "autojump": autojump, "resources": dict(self.resources), **both}
         self._dice = dice = None if self.scenario.seed is None else Dice(self.scenario.seed)
-        self.clock = JumpingClock() if dice is None else JumpingClock(lateness=partial(dice.random.uniform, 0.0, LATENESS))
+        self.clock = JumpingClock(lateness=float if dice is None else partial(dice.random.uniform, 0.0, LATENESS))
         self.bodies: Final = Bodies(twice=self.scenario.twice, dice=dice)
-        settings = Settings(
-            registry=Registry((), grows=True) if self._given is None else Registry.of_classes(self._given),
+        self._settings = Settings(
+            stopwatch=CountingStopwatch() if dice is None else dice.stopwatch,
+            queue=deque if dice is None else dice.queue,
+            registry=_registry_of(self._given),
             resources=self.resources,
             clock=self.clock,
             entropy=SeededEntropy(seed),
             max_active=0 if self.scenario.evict else max_active,
-            check_queries=1,
             around_steps=self.bodies,
-            stopwatch=CountingStopwatch(),
-            linger=0.0,  # in real time: which turns go together would be the machine's choice
+            **AS_IN_A_TEST,
             **both,
         )
-        self._settings = settings if dice is None else replace(settings, stopwatch=dice.stopwatch, queue=dice.queue)
-        self._keeper = Keeper(store)
-        self._turning = asyncio.Lock()  # whoever begins a host, or puts one in the place of another
+        self._keeper, self._turning = Keeper(store), asyncio.Lock()  # for whoever begins a host, or puts one in the place of another
         self._jumper = Jumper(self.clock, self._at_rest, self._explain)
         self._jumping: asyncio.Task[None] | None = None
         self._sent = self._opening = 0  # messages with a key of the world's; commits with which the first host began
@@ -404,3 +405,7 @@ class World:
 
 async def _listed(items: AsyncIterator[T]) -> list[T]:
     return [item async for item in items]
+
+
+def _registry_of(actors: list[type] | None) -> Registry:
+    return Registry((), grows=True) if actors is None else Registry.of_classes(actors)

@@ -122,7 +122,8 @@ def pages(place: Path) -> int:
 @pytest.mark.parametrize("scheme", ["memory", "lmdb"])
 async def test_a_store_is_as_large_after_a_year_as_after_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setattr(_inbox, "TRIM_DELAY", 0.0)  # of real time, of which a day here has 10 ms
-    async with World([Shop, Errand], store="memory:" if scheme == "memory" else f"lmdb:{tmp_path}/store") as world:
+    store = "memory:" if scheme == "memory" else f"lmdb:{tmp_path}/store"
+    async with World([Shop, Errand], store=store, keep_history=0) as world:
         await world.start(Shop.run, "shop", 0)
         await live(world, range(MONTH))
         first, bytes_then, pages_then = await rows(world), await content(world), pages(tmp_path)

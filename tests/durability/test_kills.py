@@ -24,10 +24,27 @@ BROKEN = {
     "leave_out_items": "G",
     "take_offers_backwards": "ABE",
     "serve_the_newest_first": "ABE",
-    "forget_keys": "AB",
-    "expire_keys_at_once": "AB",
+    "forget_keys": "ABDE",  # what is done twice is there twice, or the money is more, or the order another
+    "expire_keys_at_once": "ABDE",
     "fire_timers_twice": "F",
 }
+# One for each part of the host; the others are for `make torture`.
+SOME = (
+    "acknowledge_before_the_commit",
+    "forget_which_offers_were_accepted",
+    "passivate_without_writing",
+    "tear_batches",
+    "run_steps_twice",
+    "leave_timers_in_memory",
+    "forget_keys",
+    "leave_out_the_last_of_a_log",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Which bugs are planted is for the command line to say."""
+    if "plant" in metafunc.fixturenames:
+        metafunc.parametrize("plant", [*AT_KILLS] if metafunc.config.getoption("torture") else SOME)
 
 
 def figures(reports: list[Report]) -> str:
@@ -75,7 +92,6 @@ def test_a_stop_in_order_loses_nothing_and_charges_nobody(tell_stories: TellStor
 @pytest.mark.reliability(4)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("plant", AT_KILLS)
 def test_a_planted_bug_is_found_by_the_rig(tell_stories: TellStories, plant: str) -> None:
     (report,) = tell_stories(1, kills=200, plant=plant, patience=2.0, crowded=1)
 
