@@ -202,10 +202,13 @@ class Door:
             return
         server = await asyncio.get_running_loop().create_unix_server(lambda: _Visitor(self), sock=self._socket, backlog=BACKLOG)
         try:
-            async with anyio.create_task_group() as self._tasks:
-                await anyio.sleep_forever()
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    self._tasks = None  # what was begun now would not be cancelled any more, and wait for a commit that does not come
         finally:
-            self._tasks = None
             server.close()
             for visitor in tuple(self._visitors):
                 visitor.abort()
