@@ -47,6 +47,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE: Final = 1.0  # seconds of real time
+ROUNDS_OF_PATIENCE: Final = 30  # for hosts that have much to do, and commit all the while
 JUMPS_AT_MOST: Final = 10_000  # of the clock in one `run_until_idle`: more is a test that never ends
 LATENESS: Final = 0.5  # seconds that a timer is late at most, where chance decides
 # Whether a query changes state is looked at each time. To linger takes real time: which turns go together would be the machine's choice.
@@ -309,6 +310,16 @@ class World:
                 await asyncio.sleep(0)
 
     async def _at_rest(self) -> bool:
+        """Return once no actor has anything to do now: True; or False, once nothing has been committed for some time, or for too long."""
+        for _ in range(ROUNDS_OF_PATIENCE):
+            before = self.store.commits if self.has_begun else 0
+            if await self._rests_soon():
+                return True
+            if self.store.commits == before:
+                break
+        return False
+
+    async def _rests_soon(self) -> bool:
         """Return once no actor has anything to do now: True; or once some step takes too long: False."""
         while True:
             with anyio.move_on_after(PATIENCE):
