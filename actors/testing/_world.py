@@ -47,7 +47,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE: Final = 1.0  # seconds of real time
-ROUNDS_OF_PATIENCE: Final = 30  # for hosts that have much to do, and commit all the while
+ROUNDS_OF_PATIENCE: Final = 30  # at most, for a host that commits all the while: a step may beat its heart for ever
 JUMPS_AT_MOST: Final = 10_000  # of the clock in one `run_until_idle`: more is a test that never ends
 LATENESS: Final = 0.5  # seconds that a timer is late at most, where chance decides
 # Whether a query changes state is looked at each time. To linger takes real time: which turns go together would be the machine's choice.
@@ -310,23 +310,15 @@ class World:
                 await asyncio.sleep(0)
 
     async def _at_rest(self) -> bool:
-        """Return once no actor has anything to do now: True; or False, once nothing has been committed for some time, or for too long."""
+        """Return once no actor has anything to do now: True; or False, once some step takes too long, and nothing else happens."""
         for _ in range(ROUNDS_OF_PATIENCE):
             before = self.store.commits if self.has_begun else 0
-            if await self._rests_soon():
-                return True
-            if self.store.commits == before:
-                break
-        return False
-
-    async def _rests_soon(self) -> bool:
-        """Return once no actor has anything to do now: True; or once some step takes too long: False."""
-        while True:
             with anyio.move_on_after(PATIENCE):
                 await self._through_crashes(Runtime.settled)
                 return True
-            if not (self.store.is_busy and self.store.flows):  # a disk may be slow, and nothing but itself ends that
-                return False
+            if self.store.commits == before and not (self.store.is_busy and self.store.flows):  # a disk may be slow
+                break
+        return False
 
     async def _through_crashes(self, act: Callable[[Runtime], Awaitable[None]]) -> None:
         """Do something with the runtime, or with one that follows it. Raises what the last one has ended with."""
