@@ -11,7 +11,7 @@ from typing import Self, final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perdure.actors import PayloadTooLong, _door, _frames, durable_actor, on_event, query
+from perdure.actors import PayloadTooLong, Runtime, _door, _frames, durable_actor, on_event, query
 from perdure.actors._envelope import Envelope, Form, Kind
 from perdure.actors._frames import (
     MAX_FRAME,
@@ -287,3 +287,17 @@ async def test_only_what_was_told_here_can_be_confirmed(world: World, guest: Vis
 
     assert await read_reply(store, CLIENT, 1) is not None
     await other.leaves()
+
+
+async def test_a_question_that_comes_while_a_host_stops_does_not_hold_it_up(tmp_path: Path) -> None:
+    async def ask_without_end(door: _door.Door) -> None:
+        while True:
+            door._start(asyncio.Event().wait)  # type: ignore[arg-type]  # never answered
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        async with Runtime(f"lmdb:{tmp_path}/store", []) as runtime:
+            assert runtime._host is not None
+            asking = asyncio.create_task(ask_without_end(runtime._host._door))
+            await asyncio.sleep(0)
+        asking.cancel()
