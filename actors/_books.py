@@ -92,11 +92,15 @@ class Books:
         payload: bytes = b"",
         due: float = 0.0,
         asker: tuple[str, str, bytes] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Put a message of the host's own into the actor's mailbox; `asker` is the actor that it is asked for."""
         assert activation.mailbox is not None
         message = MessageId(self.epoch.entropy.token())
-        envelope = Envelope(id=message, kind=kind, name=name, payload=payload, ask=asker is not None, sent_at=now, asker=asker, due=due)
+        is_ask = asker is not None
+        envelope = Envelope(
+            id=message, kind=kind, name=name, payload=payload, ask=is_ask, headers=headers, sent_at=now, asker=asker, due=due
+        )
         activation.mailbox.append(envelope)
         self.touch(activation, len(payload) + 100)
 

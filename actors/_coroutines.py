@@ -31,6 +31,7 @@ from ._turnloop import TurnLoop, TurnTask, new_turn_loop
 MAX_CONDITIONS: Final = 10_000  # that become true in one turn: more is taken for two that wake each other for ever
 
 AMBIENT: Final[contextvars.ContextVar[Coroutines]] = contextvars.ContextVar("perdure_coroutines")
+BEGINNING: Final = contextvars.Context()  # what all code of actors begins in: empty, but for who traces it
 
 
 @final
@@ -94,7 +95,7 @@ class Coroutines:
         self.undoing = 0  # sagas that are being undone, or hear how a step has ended: the time to clean up does not end before
         self.patches: dict[str, bool] = {}  # which changes of the code count, as decided since something waits
         self._endings: list[Ending] = []
-        self._context = contextvars.Context()
+        self._context = BEGINNING.copy()
         self._context.run(AMBIENT.set, self)
         self._slot: _Slot | None = None
         self._workflow: tuple[TurnTask, Handler] | None = None

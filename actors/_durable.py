@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, final, overload
 
+from ..tracing import trace_id_of
 from ._codec import PICKLE
 from ._coroutines import AMBIENT, ambient, current_turn
 from ._effects import CancelTimer, Emit, SetTimer
@@ -93,8 +94,9 @@ class CurrentActor:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry `actor` and `seq`; silent on replay, since what it says was said."""
-        return _ActorLogger(LOGGER, {"actor": str(self._turn.actor), "seq": self._turn.seq})
+        """A logger whose records carry `actor`, `seq` and `trace_id` (None outside of traces); silent on replay: what it says was said."""
+        turn = self._turn
+        return _ActorLogger(LOGGER, {"actor": str(turn.actor), "seq": turn.seq, "trace_id": trace_id_of(turn.onward)})
 
     def now(self) -> datetime:
         """The time of this turn, in UTC; the same for the whole turn."""
@@ -186,7 +188,7 @@ def set_timer(
     if not first <= LATEST:
         raise ValueError(f"set_timer({name}) would fire after the year 9999")
     turn.ask_for(RequestKind.SET_TIMER, name, due=first)
-    turn.effects.append(SetTimer(NamedTimer(name, first, period, catch_up)))
+    turn.effects.append(SetTimer(NamedTimer(name, first, period, catch_up, turn.onward)))
 
 
 def cancel_timer(handler: Timer[Any, []], /) -> None:

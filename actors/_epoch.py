@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from ..storage import Fence, Gate, GroupCommit, fresh
 from ._breadcrumb import Breadcrumbs
@@ -19,6 +19,12 @@ from ._info import DeadLetterInfo
 from ._records import Charge, Outcome, RequestRow
 from ._registry import Registry
 from ._watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ._activation import Activation
+    from ._mailbox import Item
+    from ._outstanding import Outstanding
+    from ._turn import Turn
 
 
 def _unwired(*_: object) -> None:
@@ -38,6 +44,26 @@ class Errands(Protocol):
 
     def give_up(self, request: MessageId, gate: Gate) -> None:
         """Nobody waits for it any more: write nothing more of it, and end it once the gate opens."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told of turns and attempts, where somebody listens."""
+
+    def begin_turn(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """A message is about to be handled."""
+        ...
+
+    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None) -> None:
+        """It was handled, or has failed: what came of it is part of the open batch."""
+        ...
+
+    def begin_attempt(self, work: Outstanding) -> None:
+        """An attempt at a step begins, in the task that it is called in."""
+        ...
+
+    def end_attempt(self, work: Outstanding) -> None:
+        """It has ended: what came of it is part of the open batch."""
         ...
 
 
@@ -64,10 +90,10 @@ class Epoch:
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable.
     `check_queries` is how often a query is checked for changing state: every nth. `keep_history` is how many messages of every actor's
-    past are kept at least. `spare` is for the code of actors of which nothing
-    waits. `errands` does what actors have asked for; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an
-    actor looked at when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that
-    wait for an item of a stream.
+    past are kept at least. `telemetry` is there where an SDK listens. `spare` is for the code of actors of which nothing waits. `errands`
+    does what actors have asked for; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an actor looked at
+    when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that wait for an
+    item of a stream.
     """
 
     fence: Fence
@@ -82,6 +108,7 @@ class Epoch:
     max_active: int
     check_queries: int
     keep_history: int = 0
+    telemetry: Listener | None = None
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     stopwatch: Callable[[], float] = time.perf_counter
     queue: Callable[[], deque[Any]] = deque

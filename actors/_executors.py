@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Final, final
 
+from ..tracing import outgoing_headers
 from ._ids import ActorId, MessageId
 from ._process_call import in_a_process
 from ._settings import AroundSteps
@@ -67,5 +68,5 @@ class Executors:
             from ._processes import Processes  # only who has such steps loads it
 
             self._processes = Processes()
-        call: Callable[[], Any] = partial(in_a_process, step.function, args, kwargs, about, compensates)
+        call: Callable[[], Any] = partial(in_a_process, step.function, args, kwargs, about, compensates, outgoing_headers())
         return await self._processes.run(update_wrapper(call, step.function, updated=()))  # errors are to name the step

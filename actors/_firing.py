@@ -35,7 +35,7 @@ class Firing:
             return
         for timer in due:
             payload = activation.definition.codec.encode(())
-            self._books.post(activation, Kind.TIMER, timer.name, now, payload=payload, due=timer.due)
+            self._books.post(activation, Kind.TIMER, timer.name, now, payload=payload, due=timer.due, headers=timer.headers)
         timers = [timer for timer in standing.timers if timer.due > now]
         timers += [_next(timer, now) for timer in due if timer.every]
         activation.rearm(msgspec.structs.replace(standing, timers=timers))

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 import anyio.lowlevel
@@ -35,6 +35,10 @@ from ._settings import Settings, only
 from ._steps import Steps
 from ._suspicion import Suspicion
 from ._watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ..tracing import Sending
+    from ._telemetry import Telemetry
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
 DRAIN_WITHIN: Final = 5.0  # seconds that a stop waits for messages that are being handled; the others stay in their mailboxes
@@ -81,6 +85,7 @@ class Host:
         self.epoch.errands = self._steps
         self.epoch.set_alarm = self._alarms.set
         self._intake = Intake(store, self.epoch, self.dispatcher)
+        self._telemetry = self.epoch.telemetry = commit.observer = _listening(self.epoch, settings)
         self._store = store
         self._stop = asyncio.Event()
         self._scope = anyio.CancelScope()
@@ -98,9 +103,16 @@ class Host:
 
     async def ask(self, request: Request) -> Outcome:
         """Have a message handled; its outcome, once that is durable."""
+        sending = self._sending(request, "ask")
+        if sending is None:
+            return await self._ask(request, outgoing_headers())
+        with sending:
+            return await self._ask(request, sending.headers)
+
+    async def _ask(self, request: Request, headers: dict[str, str] | None) -> Outcome:
         await self._admit(request)
         answered: asyncio.Future[Outcome] = self._loop.create_future()
-        self.dispatcher.deliver(request.target, Delivery(self._envelope(request, ask=True), answered=answered))
+        self.dispatcher.deliver(request.target, Delivery(self._envelope(request, headers, ask=True), answered=answered))
         self.epoch.commit.expect()
         if request.timeout is None:
             return await answered
@@ -113,10 +125,21 @@ class Host:
 
     async def send(self, request: Request) -> None:
         """Return once the message is durable. Raises MailboxFull, IdempotencyMismatch."""
+        sending = self._sending(request, "send")
+        if sending is None:
+            await self._send(request, outgoing_headers())
+        else:
+            with sending:
+                await self._send(request, sending.headers)
+
+    async def _send(self, request: Request, headers: dict[str, str] | None) -> None:
         await self._admit(request)
         accepted: asyncio.Future[None] = self._loop.create_future()
-        self.dispatcher.deliver(request.target, Delivery(self._envelope(request, ask=False), accepted=accepted))
+        self.dispatcher.deliver(request.target, Delivery(self._envelope(request, headers, ask=False), accepted=accepted))
         await accepted
+
+    def _sending(self, request: Request, operation: str) -> Sending | None:
+        return None if self._telemetry is None else self._telemetry.sending(request, operation)
 
     async def _admit(self, request: Request) -> None:
         commit = self.epoch.commit
@@ -127,9 +150,9 @@ class Host:
         if commit.saturated:
             await commit.space()
 
-    def _envelope(self, request: Request, *, ask: bool) -> Envelope:
+    def _envelope(self, request: Request, headers: dict[str, str] | None, *, ask: bool) -> Envelope:
         epoch = self.epoch
-        return request.envelope(MessageId(epoch.entropy.token()), epoch.clock.now(), outgoing_headers(), ask=ask)
+        return request.envelope(MessageId(epoch.entropy.token()), epoch.clock.now(), headers, ask=ask)
 
     # --- life ---
 
@@ -167,12 +190,16 @@ class Host:
             error = ended
             raise
         finally:
-            self.epoch.commit.abandon()
-            reason = None if error is None else only(error)
-            self._door.take_down()
-            self.dispatcher.abandon(self._told(reason))
-            self.epoch.watchdog.stop()
-            self.epoch.breadcrumbs.close()
+            self._close(None if error is None else only(error))
+
+    def _close(self, reason: BaseException | None) -> None:
+        if self._telemetry is not None:
+            self._telemetry.drain()
+        self.epoch.commit.abandon()
+        self._door.take_down()
+        self.dispatcher.abandon(self._told(reason))
+        self.epoch.watchdog.stop()
+        self.epoch.breadcrumbs.close()
 
     def _told(self, reason: BaseException | None) -> PerdureError:
         """What whoever waits is told of the end; a defect of the host must not look like an error of the actor's."""
@@ -208,6 +235,8 @@ class Host:
     async def _recover(self, pid: int, last: BreadcrumbFile | PassingBreadcrumbs) -> None:
         epoch = self.epoch
         before = await read_host(epoch.commit.overlay)
+        if self._telemetry is not None:
+            await self._telemetry.recover()
         if before is not None:
             self._door.clear_away(before.door)
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, last.found(), epoch.clock.now())
@@ -220,6 +249,8 @@ class Host:
         epoch.breadcrumbs.leave()  # the charge is durable: a crash from here on is another one
         last.forget_steps()
         await find_work(epoch, self.dispatcher)
+        if self._telemetry is not None and before is not None:
+            self._telemetry.recovered()
         for actor, row in outstanding:
             if epoch.registry.serves(actor.type):
                 self._steps.start(actor, row)
@@ -254,3 +285,13 @@ class Host:
 def _expire(answered: asyncio.Future[Outcome], error: AskTimeout) -> None:
     if not answered.done():
         answered.set_exception(error)
+
+
+def _listening(epoch: Epoch, settings: Settings) -> Telemetry | None:
+    """What tells of the epoch, if anybody listens."""
+    tracer = settings.tracing.tracer()
+    if tracer is None:
+        return None
+    from ._telemetry import Telemetry  # only where an SDK listens
+
+    return Telemetry(epoch, settings, tracer)

@@ -201,6 +201,7 @@ class Lives:
             payload=payload,
             form=form,
             sender=str(activation.actor),
+            headers=turn.onward,
             sent_at=turn.time,
         )
         activation.begin_life(incarnation)

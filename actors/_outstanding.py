@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 
@@ -17,16 +17,34 @@ from ._records import Outcome, Raised, RequestRow
 from ._step import DEFAULTS, Step, StepOptions, idempotency_key_of
 from ._turnstile import Ticket
 
+if TYPE_CHECKING:
+    from ..tracing import Draft
+
 
 @final
 class Outstanding:
     """One outstanding request. `row` is as it stands in the store, or newer."""
 
-    __slots__ = ("actor", "alarm", "expired", "first", "limited", "options", "row", "started", "step", "task", "ticket")
+    __slots__ = (
+        "actor",
+        "alarm",
+        "expired",
+        "first",
+        "is_recovered",
+        "limited",
+        "options",
+        "row",
+        "span",
+        "started",
+        "step",
+        "task",
+        "ticket",
+    )
 
-    def __init__(self, actor: ActorId, row: RequestRow) -> None:
+    def __init__(self, actor: ActorId, row: RequestRow, *, is_recovered: bool = False) -> None:
         self.actor = actor
         self.row = row
+        self.is_recovered = is_recovered  # an earlier host has left it
         self.step: Step[..., Any] | None = None  # None if it is no step, or not known yet
         self.options = DEFAULTS
         self.task: asyncio.Task[None] | None = None
@@ -36,6 +54,7 @@ class Outstanding:
         self.first = row.first  # the first attempt, in seconds since the epoch
         self.limited = False  # this attempt has a time-out
         self.expired = False
+        self.span: Draft | None = None  # of this attempt, where somebody listens
 
     def __repr__(self) -> str:
         return f"<Outstanding {self.row.name} of {self.actor}, attempt {self.attempt}>"

@@ -11,12 +11,12 @@ from typing import Final, final
 from ._activation import MAX_INTERRUPTED, Activation, refuse_deadly
 from ._breadcrumb import Phase
 from ._coroutines import Coroutines
-from ._envelope import STARTS, Kind
+from ._envelope import STARTS, Envelope, Kind
 from ._epoch import Epoch
 from ._errors import HandlerInterrupted, UnknownHandler, WrongArguments
 from ._ids import Incarnation, continued, first_incarnation, life_of, renewed
 from ._mailbox import Item
-from ._records import Status, Value
+from ._records import Standing, Status, Value
 from ._settlement import Settlement
 from ._taking import Taken, take_turn
 from ._turn import Turn
@@ -38,6 +38,9 @@ _INDISPENSABLE: Final = STARTS | {
     Kind.RENEW,
     Kind.POISONED,
 }
+
+
+OF_ITS_SENDER: Final = STARTS - {Kind.CONTINUE} | {Kind.EVENT, Kind.SIGNAL}  # code of their own runs with them
 
 
 def stops_its_actor(kind: Kind, error: BaseException) -> bool:
@@ -89,7 +92,7 @@ class Performer:
                 time,
                 self._epoch,
                 item.seq,
-                envelope.headers,
+                envelope.headers if snapshot.standing is None else _headers_of(envelope, snapshot.standing),
             )
             if activation.signals is not None:
                 turn.signals = activation.signals
@@ -97,6 +100,8 @@ class Performer:
                 turn.attempt += snapshot.back_off.attempts
         if self._epoch.charges:
             turn.attempt += self._settlement.books.interrupted(item)
+        if self._epoch.telemetry is not None:
+            self._epoch.telemetry.begin_turn(activation, item, turn)
         return turn
 
     def _for_code(self, activation: Activation, item: Item, turn: Turn) -> Item | None:
@@ -157,6 +162,7 @@ class Performer:
             return self._settlement.lives.begins(activation, item, turn)
         except Exception as error:  # noqa: BLE001  decoding runs the user's code
             self._settlement.fail(activation, item, error, turn, 0)
+            self._tell(activation, item, turn, error)
             return False
 
     def _keeps_signal(self, activation: Activation, item: Item, turn: Turn) -> bool:
@@ -164,8 +170,10 @@ class Performer:
         if name not in definition.waits:
             error = UnknownHandler(definition.name, name, "signal", definition.waits)
             self._settlement.fail(activation, item, error, turn, 0)
+            self._tell(activation, item, turn, error)
         elif activation.coroutines is None or not activation.coroutines.awaits_signal(name):
             self._settlement.keep_signal(activation, item, turn)
+            self._tell(activation, item, turn)
         else:
             return False
         return True
@@ -194,6 +202,8 @@ class Performer:
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
                 self._settlement.succeed(activation, item, taken, turn)
+                if turn.trace is not None:
+                    self._tell(activation, item, turn)
                 return
             activation.forget_instance()
             attempts = activation.failed[1] + 1 if activation.failed[0] == item.seq else 1
@@ -211,6 +221,11 @@ class Performer:
             self._settlement.stand_still(activation, item, error, turn)
         else:
             self._settlement.fail(activation, item, error, turn, attempts)
+        self._tell(activation, item, turn, error)
+
+    def _tell(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None = None) -> None:
+        if self._epoch.telemetry is not None:
+            self._epoch.telemetry.end_turn(activation, item, turn, error)
 
     def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
         breadcrumbs, coroutines = self._epoch.breadcrumbs, activation.coroutines or self._epoch.spare
@@ -253,6 +268,13 @@ class Performer:
         if self._epoch.charges:
             self._settlement.books.discharge(activation.decoding)
         return instance
+
+
+def _headers_of(envelope: Envelope, standing: Standing) -> dict[str, str] | None:
+    """The trace context of a turn: its sender's, but where what waits goes on with it, that of what waits."""
+    if standing.trace is None or (envelope.headers is not None and envelope.kind in OF_ITS_SENDER):
+        return envelope.headers
+    return standing.trace
 
 
 def _goes_on_no_more(activation: Activation, life: Incarnation) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from ..tracing import enter
 from ._errors import NotDurable
 from ._ids import ActorId, MessageId
 from ._step import STEP, Compensated, StepInfo
@@ -31,7 +32,10 @@ def in_a_process(
     kwargs: dict[str, Any],
     about: tuple[ActorId, int, MessageId, Any],
     compensates: Compensated | None,
+    headers: dict[str, str] | None,
 ) -> Any:
-    """Call a step's function in the worker; `about` is its actor, attempt, request and progress."""
+    """Call a step's function in the worker; `about` is its actor, attempt, request and progress, `headers` the trace that it is part of."""
+    if headers is not None:
+        enter(headers)
     STEP.set(StepInfo(_NoHost(), *about, {}, compensates))
     return function(*args, **kwargs)

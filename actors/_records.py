@@ -182,16 +182,18 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=
 
 
 @final
-class NamedTimer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class NamedTimer(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
     """A call of an @on_timer handler at `due` (seconds since the epoch), and every so many seconds after that (0.0: once).
 
-    `catch_up` is whether it is called for each time that was missed, or once for all.
+    `catch_up` is whether it is called for each time that was missed, or once for all. `headers` carry the trace context of the turn that
+    has set it.
     """
 
     name: str
     due: float
     every: float = 0.0
     catch_up: bool = False
+    headers: dict[str, str] | None = None
 
 
 @final
@@ -203,7 +205,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     taken, `emitted` how long its stream is, `children` how many it has. `parent` is whose child it is; `successor` the start of its next
     life, as soon as this one has ended. `past` are the versions of its type, besides the snapshot's, that took turns of its log. It is
     forgotten at `retire` (seconds since the epoch), now that it has ended. `recent` is the turn from which on its history is kept when
-    older turns are dropped next.
+    older turns are dropped next. `trace` carries the trace context of what waits.
     """
 
     run: Run | None = None
@@ -220,6 +222,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     past: list[int] = []
     retire: float | None = None
     recent: int = 0
+    trace: dict[str, str] | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -409,6 +412,7 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `interrupted` count a step's attempts so far. `due` is when the next one begins, `first` when the first one did (0.0: not yet), in
     seconds since the epoch. `progress` is what its last heartbeat said; `failure` of its last attempt. It is `uncertain` if an attempt
     ended without saying what it did, and `ending` if nobody wants it any more but for knowing how it ends. `compensates` is what it undoes.
+    `headers` carry the trace context of the turn that asked.
     """
 
     kind: RequestKind
@@ -426,6 +430,7 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     uncertain: bool = False
     ending: bool = False
     compensates: bytes | None = None
+    headers: dict[str, str] | None = None
 
 
 @final

@@ -18,6 +18,7 @@ import anyio
 import anyio.abc
 
 from ..storage import CommitUncertain, Limits, Store, open_store
+from ..tracing import Tracing
 from ._breadcrumb import BreadcrumbFile, PassingBreadcrumbs
 from ._clock import Clock, SystemClock
 from ._errors import RuntimeNotRunning
@@ -49,6 +50,7 @@ class Runtime:
     `max_uncommitted`: turns, and bytes, that may wait for the disk before new work waits (default 20,000 and 64 MiB).
     `on_dead_letter(letter)`: called on the event loop when a message was put aside, once that is durable. `turn_limit`: seconds
     after which a turn is interrupted (default 10). `max_steps`: steps that run at the same time (default 1,000).
+    `tracing`: how it is traced, where an OpenTelemetry SDK listens.
     """
 
     __module__ = "perdure.actors"
@@ -65,6 +67,7 @@ class Runtime:
         on_dead_letter: Callable[[DeadLetterInfo], None] | None = None,
         turn_limit: float = 10.0,
         max_steps: int = 1_000,
+        tracing: Tracing | None = None,
     ) -> None:
         self._given = open_store(store) if isinstance(store, str) and store.startswith("memory:") else store
         self._settings = Settings(
@@ -76,6 +79,7 @@ class Runtime:
             on_dead_letter=on_dead_letter,
             turn_limit=turn_limit,
             max_steps=max_steps,
+            tracing=tracing or Tracing(),
         )
         self._tasks: anyio.abc.TaskGroup | None = None
         self._host: Host | None = None

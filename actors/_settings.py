@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
 from ..storage import Limits, StoreError
+from ..tracing import PendingSpans, Tracing
 from ._breadcrumb import PassingBreadcrumbs
 from ._clock import Clock, Entropy, SystemClock, SystemEntropy
 from ._info import DeadLetterInfo
@@ -50,7 +51,10 @@ class Settings:
     queue: Callable[[], deque[Any]] = deque
     around_steps: AroundSteps | None = None
     keep_history: int = 0  # messages of every actor's past, at least; its type may keep more
-    breadcrumbs: PassingBreadcrumbs = field(default_factory=PassingBreadcrumbs)  # over the epochs of all that is made from this
+    tracing: Tracing = field(default_factory=Tracing)
+    # Over the epochs of all that is made from this:
+    breadcrumbs: PassingBreadcrumbs = field(default_factory=PassingBreadcrumbs)
+    pending: PendingSpans = field(default_factory=PendingSpans)
 
 
 def only(error: BaseException) -> BaseException:

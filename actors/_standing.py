@@ -62,6 +62,7 @@ class StandingDraft:
     past: list[int]
     retire: float | None
     recent: int
+    trace: dict[str, str] | None
 
     def __init__(self, activation: Activation, batch: Batch) -> None:
         self._activation = activation
@@ -69,7 +70,7 @@ class StandingDraft:
         # In one go, and in their order: this is done in every turn of an actor that waits.
         before = fields_of(activation.standing)
         self.run, self.wake, self.logged, self.kept, self.emitted, self.waits, self.timers, self.holds, *family = before
-        self.children, self.parent, self.successor, self.past, self.retire, self.recent = family
+        self.children, self.parent, self.successor, self.past, self.retire, self.recent, self.trace = family
         self.begun: list[RequestRow] = []
         self.ended: list[MessageId] = []
         self.given_up: list[MessageId] = []
@@ -174,6 +175,8 @@ class StandingDraft:
         self._note_version()
         if not self.logged:
             put_checkpoint(batch, suffix, Checkpoint(self._activation.snapshot, python_version(), anyio_version()))
+        if not self.logged or (turn.trace is not None and turn.trace.is_root):
+            self.trace = turn.onward
         entry = LogEntry(turn.number, item.seq, turn.time, item.envelope, taken.asked, turn.attempt)
         self.size += put_log_entry(batch, suffix, self.logged, entry)
         self.logged += 1
@@ -208,6 +211,7 @@ class StandingDraft:
             delete_log(self._batch, self._activation.suffix, self.logged)
         self.logged = 0
         self.past = []
+        self.trace = None
         self.wake = None
         self.waits = NO_WAITS
         self.holds = False

@@ -128,12 +128,12 @@ class Steps:
 
     # --- from outside ---
 
-    def start(self, actor: ActorId, row: RequestRow) -> None:
-        """Begin what a durable turn has asked for, or go on with it after a restart."""
+    def start(self, actor: ActorId, row: RequestRow, *, is_recovered: bool = True) -> None:
+        """Go on after a restart with what a durable turn has asked for, or begin it."""
         self._announced.pop(row.id, None)
         if row.id in self._works or row.id in self._given_up:
             return
-        work = self._works[row.id] = Outstanding(actor, row)
+        work = self._works[row.id] = Outstanding(actor, row, is_recovered=is_recovered)
         self._begin_when_due(work)
 
     def begin(self, actor: ActorId, row: RequestRow, gate: Gate) -> None:
@@ -162,7 +162,7 @@ class Steps:
     def _begun(self, request: MessageId, error: BaseException | None) -> None:
         announced = self._announced.get(request)
         if error is None and announced is not None:
-            self.start(*announced)
+            self.start(*announced, is_recovered=False)
 
     def _asked_to_end(self, request: MessageId, error: BaseException | None) -> None:
         """It stands in the store that it is to end: one that runs is cancelled, unless it is in a thread, which nothing can end."""
@@ -300,8 +300,14 @@ class Steps:
             outcome = work.cancelled() if work.row.ending else await see_to(work)
             if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
+            if work.span is not None:
+                self._tell_end(work)
         finally:
             self._leave(work)
+
+    def _tell_end(self, work: Outstanding) -> None:
+        if self._epoch.telemetry is not None:
+            self._epoch.telemetry.end_attempt(work)
 
     def _leave(self, work: Outstanding) -> None:
         work.task = None
@@ -318,7 +324,8 @@ class Steps:
         delete_request(self._epoch.commit.batch, suffix_of(work.actor), work.row.id)
         row, now = work.row, self._epoch.clock.now()
         kind = Kind.OUTCOME if row.kind is RequestKind.STEP else Kind.REPLY
-        envelope = Envelope(id=row.id, kind=kind, name=row.name, payload=OUTCOME.pack(outcome), sent_at=now)
+        headers = row.headers if work.span is None else work.span.headers(row.headers)
+        envelope = Envelope(id=row.id, kind=kind, name=row.name, payload=OUTCOME.pack(outcome), headers=headers, sent_at=now)
         self._deliver(work.actor, Delivery(envelope))
         self._epoch.commit.expect()  # the turn that takes it may ask for the next step, which waits for the commit
 
@@ -382,6 +389,8 @@ class Steps:
         work.started = self._epoch.clock.now()
         work.first = work.row.first or work.started
         work.expired = False
+        if self._epoch.telemetry is not None:
+            self._epoch.telemetry.begin_attempt(work)
         limits = [] if work.options.timeout is None else [work.options.timeout.total_seconds()]
         over_all = work.options.timeout_over_all
         if over_all is not None:
@@ -422,6 +431,8 @@ class Steps:
         if not self.is_wanted(work):
             return None
         failure, options = Failure.of(error), work.options
+        if work.span is not None:
+            work.span.error = failure.type_name
         uncertain = work.row.uncertain or not work.is_certain(error)
         row = work.row = msgspec.structs.replace(
             work.row, failed=work.row.failed + 1, first=work.first, failure=failure, uncertain=uncertain

@@ -35,6 +35,32 @@ class Surroundings(Protocol):
         ...
 
 
+class TurnTrace(Protocol):
+    """The span of a turn, while it is taken: what it asks for is caused by it."""
+
+    @property
+    def is_root(self) -> bool:
+        """Whether a trace begins with it."""
+        ...
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The trace context of what it asks for."""
+        ...
+
+    def sends(self, kind: Kind, name: str, target: ActorId) -> dict[str, str]:
+        """The trace context of a message that it sends."""
+        ...
+
+    def takes(self, headers: dict[str, str] | None) -> None:
+        """It takes a signal that was kept until now, and that came with this trace context."""
+        ...
+
+    def start_again(self) -> None:
+        """Forget what it has sent, for another attempt."""
+        ...
+
+
 @final
 class KeptSignal(NamedTuple):
     """A declared signal that nobody has taken yet, or the call of a signal handler, put off until the workflow begins again."""
@@ -74,6 +100,7 @@ class Turn:
         "signals",
         "surroundings",
         "time",
+        "trace",
         "unreadable",
     )
 
@@ -98,7 +125,8 @@ class Turn:
         self.time = time  # seconds since the epoch, the same during the whole turn
         self.surroundings = surroundings
         self.seq = seq
-        self.headers = headers
+        self.headers = headers  # the trace context that it was caused in
+        self.trace: TurnTrace | None = None  # where somebody listens
         self.read_only = read_only  # a query: it may ask for nothing
         self.recorded = recorded
         self.attempt = 1
@@ -118,6 +146,13 @@ class Turn:
         self._taken = self._returned = None
         self._random = None
         self.unreadable = None
+        if self.trace is not None:
+            self.trace.start_again()
+
+    @property
+    def onward(self) -> dict[str, str] | None:
+        """The trace context of what it asks for."""
+        return self.headers if self.trace is None else self.trace.headers
 
     @property
     def is_replay(self) -> bool:
@@ -171,7 +206,8 @@ class Turn:
         """Ask for something outside, whose outcome will come as a message with the id that is returned."""
         asked = self.ask_for(kind, name, digest)
         found = request_id(self.incarnation, self.number, asked.nth)
-        self.effects.append(Begin(RequestRow(kind, name, found, payload, options, target, compensates=compensates)))
+        row = RequestRow(kind, name, found, payload, options, target, compensates=compensates, headers=self.onward)
+        self.effects.append(Begin(row))
         return found
 
     def end_step(self, request: MessageId) -> None:
@@ -188,12 +224,12 @@ class Turn:
         supervised = self.definition.supervise is not None
         parent = Parent(self.actor.type, self.actor.key, found, on_close, supervised)
         row = ChildRow(child.type, child.key, found, on_close, supervised)
-        self.effects.append(Spawn(row, self._envelope(Kind.SPAWN, run.name, payload, None, parent=parent)))
+        self.effects.append(Spawn(row, self._envelope(child, Kind.SPAWN, run.name, payload, None, parent=parent)))
         return child, found
 
     def put_aside(self, name: str, payload: bytes, failure: Failure, failed: int, interrupted: int) -> None:
         """A step that was to undo something has failed for good: it goes into the dead letters."""
-        self.effects.append(PutAside(self._envelope(Kind.COMPENSATION, name, payload, None), failure, failed, interrupted))
+        self.effects.append(PutAside(self._envelope(None, Kind.COMPENSATION, name, payload, None), failure, failed, interrupted))
 
     def give_up(self, request: MessageId) -> None:
         """Nobody waits for that outcome any more."""
@@ -202,7 +238,7 @@ class Turn:
     def send(self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None) -> None:
         """Record a message; it goes into the target's mailbox together with everything else this turn does."""
         self.ask_for(_SENT.get(kind, RequestKind.SEND), f"{name} to {target}")
-        self.effects.append(Send(target, self._envelope(kind, name, payload, key)))
+        self.effects.append(Send(target, self._envelope(target, kind, name, payload, key)))
 
     def ask(
         self, target: ActorId, kind: Kind, name: str, payload: bytes, key: tuple[str, bytes] | None, digest: bytes
@@ -210,11 +246,13 @@ class Turn:
         """Record a message whose outcome comes as a reply with the id that is returned; also returns what was asked for."""
         asked = self.ask_for(_ASKED.get(kind, RequestKind.START), f"{name} of {target}", digest)
         found = request_id(self.incarnation, self.number, asked.nth)
-        self.effects.append(Send(target, self._envelope(kind, name, payload, key, asker=(self.actor.type, self.actor.key, found))))
+        envelope = self._envelope(target, kind, name, payload, key, asker=(self.actor.type, self.actor.key, found))
+        self.effects.append(Send(target, envelope))
         return found, asked
 
     def _envelope(
         self,
+        target: ActorId | None,
         kind: Kind,
         name: str,
         payload: bytes,
@@ -231,7 +269,7 @@ class Turn:
             key=key,
             ask=asker is not None,
             sender=str(self.actor),
-            headers=self.headers,
+            headers=self.onward if target is None or self.trace is None else self.trace.sends(kind, name, target),
             sent_at=self.time,
             asker=asker,
             parent=parent,
@@ -249,6 +287,8 @@ class Turn:
                 self._taken = self._taken or set()
                 self._taken.add(signal.seq)
                 self.effects.append(TakeSignal(signal.seq))
+                if self.trace is not None:
+                    self.trace.takes(signal.envelope.headers)
                 return signal
         return None
 

@@ -6,7 +6,7 @@ changes durable together; `perdure.storage.conformance` holds any implementation
 
 import typing
 
-from ._commit import CommitStatistics, Gate, GroupCommit, Limits, fresh, marker_key, settle
+from ._commit import CommitStatistics, Committed, Gate, GroupCommit, Limits, fresh, marker_key, settle
 from ._errors import (
     CommitUncertain,
     Fenced,
@@ -34,6 +34,7 @@ __all__ = [
     "Batch",
     "CommitStatistics",
     "CommitUncertain",
+    "Committed",
     "Compacted",
     "Element",
     "Entry",

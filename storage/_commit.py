@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias, final
+from typing import Final, NamedTuple, Protocol, TypeAlias, final
 
 from ._errors import CommitUncertain, PerdureError, StoreFull
 from ._overlay import Overlay
@@ -45,6 +45,27 @@ class CommitStatistics(NamedTuple):
     size: int  # bytes
     under_way: bool
     waiting_turns: int
+
+
+class Committed(NamedTuple):
+    """A batch that has become durable: its number in its epoch, how many turns and bytes it has, and the seconds that it was under way."""
+
+    number: int
+    turns: int
+    size: int
+    seconds: float
+
+
+class Observer(Protocol):
+    """Who is told of commits: on the event loop, between two steps of it, so it had better be quick."""
+
+    def begun(self) -> None:
+        """A batch is on its way to the disk; the loop has little to do until it is there."""
+        ...
+
+    def committed(self, committed: Committed) -> None:
+        """A batch is durable, and its gate open."""
+        ...
 
 
 @final
@@ -132,6 +153,7 @@ class GroupCommit:
         self.gate = Gate(1, self._wake)
         self.full: StoreFull | None = None  # why no new work is taken in
         self.failed = False  # whether this epoch has ended: nothing staged from now on becomes durable
+        self.observer: Observer | None = None
         self._store = store
         self._fence = fence
         self._seal = seal
@@ -259,15 +281,21 @@ class GroupCommit:
 
     async def _commit_next(self) -> None:
         batch, gate = self._close_batch()
+        observer, begin = self.observer, self._yielded
+        if observer is not None:
+            observer.begun()
         await self._commit(batch)
         # One that failed stays: whoever has not heard yet that the epoch is over reads what fits together.
         self.overlay.layers.remove(batch)
+        committed = Committed(gate.number, self._turns_under_way, self._size_under_way, time.perf_counter() - begin)
         self._turns_done += self._turns_under_way
         self._size_done += self._size_under_way
         self._turns_under_way = self._size_under_way = 0
         self._gate_under_way = None
         gate.let_pass(None)
         self._make_space(None)
+        if observer is not None:
+            observer.committed(committed)
 
     def _close_batch(self) -> tuple[Batch, Gate]:
         self._seal(self.batch)
@@ -312,5 +340,5 @@ def marker_key(partition: int) -> bytes:
     return pack((partition, "batch"))
 
 
-for _public in (Limits, CommitStatistics):
+for _public in (Limits, CommitStatistics, Committed):
     _public.__module__ = "perdure.storage"  # a named tuple takes none in its body

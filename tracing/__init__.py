@@ -1,5 +1,48 @@
-"""OpenTelemetry, by its API only: how traces cross messages."""
+"""Traces, metrics and logs by OpenTelemetry's API: what a program sees of its actors, with any SDK, and with none.
 
-from ._context import outgoing_headers, trace_id_of
+`Tracing` says how a runtime traces. What makes spans is loaded only where an SDK listens.
+"""
 
-__all__ = ["outgoing_headers", "trace_id_of"]
+import typing
+
+from . import _names as names
+from ._context import Headers, context_of, enter, headers_of, is_sampled, outgoing_headers, surroundings_of, trace_id_of
+from ._pending import BatchId, PendingSpans
+from ._settings import LINK_AFTER, Capture, Tracing
+
+if typing.TYPE_CHECKING:
+    from ._spans import AmbientSpan, Draft, Sending, Spans, linked, message_draft
+
+__all__ = [
+    "LINK_AFTER",
+    "AmbientSpan",
+    "BatchId",
+    "Capture",
+    "Draft",
+    "Headers",
+    "PendingSpans",
+    "Sending",
+    "Spans",
+    "Tracing",
+    "context_of",
+    "enter",
+    "headers_of",
+    "is_sampled",
+    "linked",
+    "message_draft",
+    "names",
+    "outgoing_headers",
+    "surroundings_of",
+    "trace_id_of",
+]
+
+_LAZY: typing.Final = dict.fromkeys(("AmbientSpan", "Draft", "Sending", "Spans", "linked", "message_draft"), "_spans")
+
+
+def __getattr__(name: str) -> object:
+    """What makes spans is loaded when it is first asked for: it needs OpenTelemetry, which a program may not use."""
+    from importlib import import_module
+
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

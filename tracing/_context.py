@@ -1,31 +1,87 @@
-"""Trace context into message headers, so that a trace can go on wherever the message is handled.
+"""Trace context in the headers of messages and records: `traceparent`, `tracestate` and `baggage`, as the W3C writes them.
 
-A program that does not use OpenTelemetry pays one dictionary look-up: nothing of it is imported here before the program has done so itself.
+It is in this form whatever propagator the program uses elsewhere, since it stays in stores and outlives the program. A program that does
+not use OpenTelemetry pays one dictionary look-up: nothing of it is imported here before the program has done so itself.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-_TRACE_ID_DIGITS: Final = 32  # W3C Trace Context: version-trace_id-parent_id-flags, in hexadecimal
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
+
+Headers: TypeAlias = dict[str, str]
+
+# W3C Trace Context, 3.2: version-trace_id-parent_id-flags; a later version may have more behind them.
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_SAMPLED: Final = 1
 
 
-def outgoing_headers() -> dict[str, str] | None:
-    """The headers (`traceparent`, `tracestate`, `baggage`) that a message sent now carries; None where there is no trace and no baggage."""
+def outgoing_headers() -> Headers | None:
+    """What a message sent now carries: the trace and the baggage that the caller is in; None where there is neither."""
     if "opentelemetry.trace" not in sys.modules:
         return None
-    from opentelemetry import propagate
+    from opentelemetry import baggage, trace
 
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
+    found = trace.get_current_span().get_span_context()
+    headers = headers_of(found) if found.is_valid else {}
+    if baggage.get_all():
+        from opentelemetry.baggage.propagation import W3CBaggagePropagator
+
+        W3CBaggagePropagator().inject(headers)
     return headers or None
+
+
+def headers_of(context: SpanContext, others: Mapping[str, str] | None = None) -> Headers:
+    """The headers of what a span has caused; the baggage is that of the `others`, which it was caused by itself."""
+    headers = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"}
+    if context.trace_state:
+        headers["tracestate"] = context.trace_state.to_header()
+    if others is not None and "baggage" in others:
+        headers["baggage"] = others["baggage"]
+    return headers
+
+
+def context_of(headers: Mapping[str, str] | None) -> SpanContext | None:
+    """The span that a message or a record was caused by; None if its headers name none."""
+    if headers is None or (found := _TRACEPARENT.fullmatch(headers.get("traceparent", ""))) is None:
+        return None
+    from opentelemetry.trace import SpanContext, TraceFlags, TraceState
+
+    state = headers.get("tracestate")
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    return SpanContext(trace_id, span_id, True, TraceFlags(flags), None if state is None else TraceState.from_header([state]))
+
+
+def surroundings_of(headers: Mapping[str, str] | None) -> Context:
+    """The baggage of a message or a record, for code that runs on its behalf."""
+    from opentelemetry.baggage.propagation import W3CBaggagePropagator
+    from opentelemetry.context import Context
+
+    return Context() if headers is None or "baggage" not in headers else W3CBaggagePropagator().extract(headers, Context())
+
+
+def is_sampled(headers: Mapping[str, str] | None) -> bool | None:
+    """Whether the trace of the headers is recorded by whoever began it; None if they name no trace."""
+    found = None if headers is None else _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return None if found is None else bool(int(found[3], 16) & _SAMPLED)
 
 
 def trace_id_of(headers: Mapping[str, str] | None) -> str | None:
     """The trace that a message belongs to, as 32 hexadecimal digits; None if its headers name none."""
-    parts = (headers or {}).get("traceparent", "").split("-")
-    trace_id = parts[1].lower() if len(parts) >= 4 else ""
-    is_one = len(trace_id) == _TRACE_ID_DIGITS and set(trace_id) <= set("0123456789abcdef") and set(trace_id) != {"0"}
-    return trace_id if is_one else None
+    found = _TRACEPARENT.fullmatch((headers or {}).get("traceparent", ""))
+    return None if found is None else found[1]
+
+
+def enter(headers: Mapping[str, str]) -> None:
+    """Let the code that runs in this process from now on be part of a trace, and have its baggage."""
+    from opentelemetry.context import attach
+    from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+
+    context, found = surroundings_of(headers), context_of(headers)
+    attach(context if found is None else set_span_in_context(NonRecordingSpan(found), context))

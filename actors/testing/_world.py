@@ -20,6 +20,8 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, final, overload
 import anyio
 
 from ...storage import CommitUncertain
+from ...tracing import Tracing
+from .._clock import Entropy
 from .._envelope import Kind
 from .._errors import RuntimeNotRunning
 from .._ids import ActorId
@@ -63,11 +65,12 @@ class World:
     LMDB store, if not of one in memory; `max_active=0` passivates each actor after each of its turns. While the test waits for an answer
     and nothing can happen before, the clock jumps to what is due next; with `autojump=False` only the test moves it. `scenario` is what
     befalls the world meanwhile, in the words of `survives_crashes`. `keep_history` messages of every actor's past are kept, at least.
+    `tracing`: as of a `Runtime`.
     """
 
     __module__ = "perdure.actors.testing"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a runtime takes, and what befalls it
         self,
         actors: Iterable[type] | None = None,
         *,
@@ -80,33 +83,38 @@ class World:
         autojump: bool = True,
         scenario: str = "plain",
         keep_history: int = 10_000,
+        tracing: Tracing | None = None,
     ) -> None:
         self.scenario: Final = Scenario.parse(scenario)
         self.resources: Final[dict[str, Any]] = {} if resources is None else resources
         self.test_id: str | None = None  # by which pytest knows the test
         self._given = None if actors is None else list(actors)
-        both: dict[str, Any] = {"on_dead_letter": on_dead_letter, "turn_limit": turn_limit, "keep_history": keep_history}
+        both: dict[str, Any] = {"on_dead_letter": on_dead_letter, "turn_limit": turn_limit, "keep_history": keep_history, "tracing": tracing}
         self._options = {"seed": seed, "max_active": max_active, "autojump": autojump, "resources": dict(self.resources), **both}
         self._dice = dice = None if self.scenario.seed is None else Dice(self.scenario.seed)
         self.clock = JumpingClock(lateness=float if dice is None else partial(dice.random.uniform, 0.0, LATENESS))
         self.bodies: Final = Bodies(twice=self.scenario.twice, dice=dice)
-        self._settings = Settings(
-            stopwatch=CountingStopwatch() if dice is None else dice.stopwatch,
-            queue=deque if dice is None else dice.queue,
-            registry=_registry_of(self._given),
-            resources=self.resources,
-            clock=self.clock,
-            entropy=SeededEntropy(seed),
-            max_active=0 if self.scenario.evict else max_active,
-            around_steps=self.bodies,
-            **AS_IN_A_TEST,
-            **both,
-        )
+        self._settings = self._settings_with(SeededEntropy(seed), max_active, **both)
         self._keeper, self._turning = Keeper(store), asyncio.Lock()  # for whoever begins a host, or puts one in the place of another
         self._jumper = Jumper(self.clock, self._at_rest, self._explain)
         self._jumping: asyncio.Task[None] | None = None
         self._sent = self._opening = 0  # messages with a key of the world's; commits with which the first host began
         self.is_entered = self.has_begun = self._has_ended = False
+
+    def _settings_with(self, entropy: Entropy, max_active: int, *, tracing: Tracing | None, **both: Any) -> Settings:
+        return Settings(
+            stopwatch=CountingStopwatch() if self._dice is None else self._dice.stopwatch,
+            queue=deque if self._dice is None else self._dice.queue,
+            registry=_registry_of(self._given),
+            resources=self.resources,
+            clock=self.clock,
+            entropy=entropy,
+            max_active=0 if self.scenario.evict else max_active,
+            around_steps=self.bodies,
+            **AS_IN_A_TEST,
+            tracing=tracing or Tracing(),
+            **both,
+        )
 
     def __repr__(self) -> str:
         return f"<World of {self._keeper!r}>"

@@ -1,0 +1,357 @@
+"""Telemetry: what the host tells of turns, attempts and commits, in the words of traces.
+
+It is only there where an SDK listens. Nothing is told before it is durable, nothing twice, and nothing of a replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, final
+
+from opentelemetry.context import attach
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, SpanKind, set_span_in_context
+
+from ..storage import Committed, marker_key, unpack
+from ..tracing import (
+    AmbientSpan,
+    Draft,
+    Headers,
+    Sending,
+    Spans,
+    context_of,
+    headers_of,
+    is_sampled,
+    linked,
+    message_draft,
+    names,
+    surroundings_of,
+)
+from ._activation import Activation
+from ._calls import Call
+from ._coroutines import AMBIENT, BEGINNING
+from ._define import Definition
+from ._envelope import STARTS, Envelope, Form, Kind
+from ._epoch import Epoch
+from ._ids import ActorId
+from ._mailbox import Item
+from ._outstanding import Outstanding
+from ._performance import OF_ITS_SENDER
+from ._ref import Request
+from ._settings import Settings
+from ._step import idempotency_key_of
+from ._turn import Turn
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+_UNSEEN: Final = NonRecordingSpan(SpanContext(1, 1, is_remote=False))
+MAX_LINKS: Final = 32  # of a commit, to its turns
+IDLE_AFTER: Final = 0.01  # seconds without a commit, after which what waits to be told is told all the same
+
+_RESUMING: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
+_TIMERS: Final = frozenset({Kind.FIRING, Kind.TIMER})
+_CALLS: Final = STARTS | {Kind.EVENT, Kind.SIGNAL, Kind.DECLARED}
+_NAMED: Final = _CALLS | {Kind.OUTCOME, Kind.TIMER}
+
+
+@final
+class TurnSpan:
+    """As `TurnTrace`. `headers_in` are those by which the turn was caused."""
+
+    __slots__ = ("_headers", "_headers_in", "_now", "_spans", "draft", "is_root", "sent")
+
+    def __init__(self, spans: Spans, draft: Draft, headers_in: Headers | None) -> None:
+        self._spans: Final = spans
+        self._headers_in: Final = headers_in
+        self._headers: Headers | None = None
+        self.draft: Final = draft
+        self.is_root: Final = draft.parent is None
+        self.sent: list[Draft] = []
+
+    @property
+    def span(self) -> Span:
+        """Its span, which has begun."""
+        return self._spans.begin(self.draft)
+
+    @property
+    def headers(self) -> Headers:
+        """As `TurnTrace.headers`."""
+        if self._headers is None:
+            self._headers = headers_of(self.span.get_span_context(), self._headers_in)
+        return self._headers
+
+    def sends(self, kind: Kind, name: str, target: ActorId) -> Headers:
+        """As `TurnTrace.sends`."""
+        if not self.span.is_recording():
+            return self.headers
+        operation = names.SPAWN if kind is Kind.SPAWN else names.SEND
+        draft = message_draft(operation, target.type, target.key, name, self.draft.start, self.span.get_span_context())
+        self.sent.append(draft)
+        return headers_of(self._spans.begin(draft).get_span_context(), self._headers_in)
+
+    def takes(self, headers: Headers | None) -> None:
+        """As `TurnTrace.takes`."""
+        context = context_of(headers)
+        if context is not None:
+            self.span.add_link(context)
+
+    def start_again(self) -> None:
+        """As `TurnTrace.start_again`."""
+        self.sent.clear()
+
+
+@final
+class Telemetry:
+    """What one epoch tells; it observes its commits. Times are the host's clock's."""
+
+    def __init__(self, epoch: Epoch, settings: Settings, tracer: Tracer) -> None:
+        after = settings.tracing.link_after
+        self._spans: Final = Spans(tracer)
+        self._epoch: Final = epoch
+        self._number: Final = epoch.fence.epoch
+        self._settings: Final = settings.tracing
+        self._pending: Final = settings.pending
+        self._link_after: Final = math.inf if after is None else after.total_seconds()
+        self._began: Final = epoch.clock.now()
+        self._told: deque[tuple[Committed, float, list[Draft]]] = deque()  # batches that are durable, with what of them is to be told
+        self._loop: Final = asyncio.get_running_loop()
+        self._idle: asyncio.TimerHandle | None = None
+        BEGINNING.run(attach, set_span_in_context(AmbientSpan(_of_this_turn)))
+
+    def __repr__(self) -> str:
+        return f"<Telemetry of {self._epoch.fence}: {self._pending!r}>"
+
+    # --- messages from outside ---
+
+    def sending(self, request: Request, operation: str) -> Sending | None:
+        """A message that a caller sends from within a trace; None where there is none."""
+        target = request.target
+        return self._spans.sending(operation, target.type, target.key, request.name, self._epoch.clock.now)
+
+    # --- turns ---
+
+    def begin_turn(self, activation: Activation, item: Item, turn: Turn) -> None:
+        """As `Listener.begin_turn`; its headers are those of the trace that the turn belongs to."""
+        headers = turn.headers
+        if is_sampled(headers) is False:
+            return
+        envelope, other = item.envelope, None
+        if activation.snapshot is not None and activation.snapshot.standing is not None:
+            own = activation.snapshot.standing.trace
+            other = envelope.headers if headers is own else own
+        parent, links = self._lineage(activation, envelope, headers, other)
+        now = self._epoch.clock.now()
+        attributes = self._attributes(activation, item, turn)
+        kind = SpanKind.CONSUMER
+        if envelope.kind in _TIMERS:
+            kind = SpanKind.INTERNAL
+            attributes[names.TIMER_DUE] = envelope.due
+            attributes[names.TIMER_LATE] = now - envelope.due
+        draft = Draft(_name_of(activation.actor, envelope), kind, now, attributes, parent, links)
+        turn.trace = TurnSpan(self._spans, draft, headers)
+
+    def _lineage(
+        self, activation: Activation, envelope: Envelope, headers: Headers | None, other: Headers | None
+    ) -> tuple[SpanContext | None, list[SpanContext] | None]:
+        """The parent of a turn, and what it links to."""
+        parent = context_of(headers)
+        if parent is None:
+            return None, linked(context_of(other))
+        if envelope.kind is Kind.CONTINUE or self._gap(activation, envelope) > self._link_after:
+            return None, linked(parent, context_of(other))
+        return parent, None if other is None else linked(context_of(other), parent=parent)
+
+    def _gap(self, activation: Activation, envelope: Envelope) -> float:
+        """The seconds in which nothing was heard of what goes on with the message."""
+        snapshot = activation.snapshot
+        before = envelope.sent_at if snapshot is None or envelope.kind in OF_ITS_SENDER else snapshot.updated
+        return self._epoch.clock.now() - before
+
+    def _attributes(self, activation: Activation, item: Item, turn: Turn) -> dict[str, Any]:
+        actor, envelope = activation.actor, item.envelope
+        kind = envelope.kind
+        attributes: dict[str, Any] = {
+            names.MESSAGING_SYSTEM: names.SYSTEM,
+            names.OPERATION_TYPE: "process",
+            names.OPERATION_NAME: _operation(kind),
+            names.DESTINATION: actor.type,
+            names.MESSAGE_ID: envelope.id.hex(),
+            names.ACTOR_TYPE: actor.type,
+            names.ACTOR_KEY: actor.key,
+            names.MESSAGE_KIND: kind.name.lower(),
+            names.MESSAGE_SEQ: item.seq,
+            names.TURN: turn.number,
+            names.EPOCH: self._number,
+        }
+        if 0.0 < envelope.sent_at < self._began:
+            attributes[names.RECOVERED] = True
+        charge = self._epoch.charges.get(envelope.id) if self._epoch.charges else None
+        if charge is not None:
+            attributes[names.INTERRUPTED] = charge.interrupted
+        if self._settings.capture_payloads is not False:
+            self._capture(attributes, envelope.name, _arguments(activation.definition, envelope))
+        return attributes
+
+    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None) -> None:
+        """As `Listener.end_turn`."""
+        trace = turn.trace
+        if not isinstance(trace, TurnSpan):
+            return
+        draft, batch = trace.draft, activation.gate.number
+        draft.end = self._epoch.clock.now()
+        attributes = draft.attributes
+        attributes[names.STATUS] = activation.status.name.lower()
+        attributes[names.BATCH] = batch
+        if turn.attempt > 1:
+            attributes[names.ATTEMPT] = turn.attempt
+        if error is None:
+            for sent in trace.sent:
+                self._park(sent, batch)
+        else:
+            draft.error = type(error).__name__
+            if _is_put_aside(activation, item):
+                attributes[names.DEAD_LETTER] = True
+        self._park(draft, batch)
+
+    # --- attempts at steps ---
+
+    def begin_attempt(self, work: Outstanding) -> None:
+        """As `Listener.begin_attempt`; code that the task runs from now on finds the attempt as the current span."""
+        row, step = work.row, work.step
+        assert step is not None
+        surroundings, parent = surroundings_of(row.headers), context_of(row.headers)
+        work.span = None
+        if is_sampled(row.headers) is False:
+            assert parent is not None
+            attach(set_span_in_context(NonRecordingSpan(parent), surroundings))
+            return
+        operation = names.ATTEMPT_AT if row.compensates is None else names.COMPENSATE
+        attributes: dict[str, Any] = {
+            names.ACTOR_TYPE: work.actor.type,
+            names.ACTOR_KEY: work.actor.key,
+            names.STEP: row.name,
+            names.STEP_KEY: idempotency_key_of(work.actor, row.id),
+            names.EPOCH: self._number,
+        }
+        marks = ((names.ATTEMPT, work.attempt, 1), (names.INTERRUPTED, row.interrupted, 0), (names.RECOVERED, work.is_recovered, False))
+        attributes.update((name, value) for name, value, unless in marks if value != unless)
+        if self._settings.capture_payloads is not False:
+            self._capture(attributes, row.name, _decoded(step.call, row.payload, Form.CODEC))
+        work.span = Draft(f"{operation} {row.name}", SpanKind.INTERNAL, work.started, attributes, parent)
+        attach(set_span_in_context(self._spans.begin(work.span), surroundings))
+
+    def end_attempt(self, work: Outstanding) -> None:
+        """As `Listener.end_attempt`."""
+        draft, work.span = work.span, None
+        if draft is None:
+            return
+        draft.end = self._epoch.clock.now()
+        batch = self._epoch.commit.gate.number
+        draft.attributes[names.BATCH] = batch
+        self._park(draft, batch)
+
+    # --- commits ---
+
+    def begun(self) -> None:
+        """As `Observer.begun`: the loop has time for what was durable before."""
+        if self._told:
+            self._loop.call_soon(self.drain)
+
+    def committed(self, committed: Committed) -> None:
+        """As `Observer.committed`."""
+        drafts = self._pending.release((self._number, committed.number))
+        if not drafts:
+            return
+        self._told.append((committed, self._epoch.clock.now(), drafts))
+        if self._idle is None:
+            self._idle = self._loop.call_later(IDLE_AFTER, self.drain)
+
+    def drain(self) -> None:
+        """Have everything seen that is durable."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        while self._told:
+            committed, now, drafts = self._told.popleft()
+            contexts = [context for draft in drafts if (context := self._spans.finish(draft)) is not None]
+            if contexts:
+                self._tell_commit(committed, now, contexts)
+
+    def _tell_commit(self, committed: Committed, now: float, contexts: list[SpanContext]) -> None:
+        attributes = {
+            names.BATCH: committed.number,
+            names.BATCH_TURNS: committed.turns,
+            names.BATCH_BYTES: committed.size,
+            names.EPOCH: self._number,
+        }
+        draft = Draft(names.COMMIT, SpanKind.INTERNAL, now - committed.seconds, attributes, None, contexts[:MAX_LINKS])
+        draft.end = now
+        self._spans.finish(draft)
+
+    # --- beginnings ---
+
+    async def recover(self) -> None:
+        """Find out what became of the batches that an earlier epoch of this process has left."""
+        (marker,) = await self._epoch.commit.overlay.read([marker_key(self._epoch.fence.partition)])
+        epoch, number = (0, 0) if marker is None else unpack(marker)
+        for draft in self._pending.settle((int(epoch), int(number))):
+            self._spans.finish(draft)
+
+    def recovered(self) -> None:
+        """The host has taken over from an earlier one."""
+        interrupted = sum(charge.epoch == self._number for charge in self._epoch.charges.values())
+        attributes = {names.EPOCH: self._number, names.INTERRUPTED: interrupted}
+        draft = Draft(names.RECOVER, SpanKind.INTERNAL, self._began, attributes)
+        draft.end = self._epoch.clock.now()
+        self._spans.finish(draft)
+
+    def _park(self, draft: Draft, batch: int) -> None:
+        self._pending.park((self._number, batch), draft)
+
+    def _capture(self, attributes: dict[str, Any], name: str, arguments: tuple[Any, Any] | None) -> None:
+        told = None if arguments is None else self._settings.payload(name, *arguments)
+        if told is not None:
+            attributes[names.PAYLOAD] = told
+
+
+def _of_this_turn() -> Span:
+    """The span of the turn whose code is running; what it makes of that in a replay is made again, and is not to be seen."""
+    coroutines = AMBIENT.get(None)
+    turn = None if coroutines is None else coroutines.turn
+    if turn is None:
+        return INVALID_SPAN
+    if turn.is_replay:
+        return _UNSEEN
+    return turn.trace.span if isinstance(turn.trace, TurnSpan) else INVALID_SPAN
+
+
+def _name_of(actor: ActorId, envelope: Envelope) -> str:
+    kind = envelope.kind
+    name = envelope.name if kind in _NAMED else kind.name.lower()
+    separator = ": " if kind in _RESUMING else "."
+    return f"{_operation(kind)} {actor.type}{separator}{name}"
+
+
+def _operation(kind: Kind) -> str:
+    return names.RESUME if kind in _RESUMING else names.TIMER if kind in _TIMERS else names.HANDLE
+
+
+def _is_put_aside(activation: Activation, item: Item) -> bool:
+    """Whether a message that has failed is not tried again."""
+    back_off = None if activation.snapshot is None else activation.snapshot.back_off
+    is_again = back_off is not None and back_off.seq == item.seq
+    return not is_again and not item.envelope.ask and activation.failure is None
+
+
+def _arguments(definition: Definition, envelope: Envelope) -> tuple[Any, Any] | None:
+    call: Call | None = definition.handlers.get(envelope.name) or definition.waits.get(envelope.name)
+    return None if call is None or envelope.kind not in _CALLS else _decoded(call, envelope.payload, envelope.form)
+
+
+def _decoded(call: Call, payload: bytes, form: Form) -> tuple[Any, Any] | None:
+    try:
+        return call.decode(payload, form)
+    except Exception:  # noqa: BLE001  decoding runs the user's code; the turn itself will say what is wrong
+        return None

@@ -1,0 +1,74 @@
+"""What a user may choose of tracing, as values; whether anything is traced at all is found out where it begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+from ._names import SCOPE
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.trace import Tracer, TracerProvider
+
+Capture: TypeAlias = Callable[[str, tuple[Any, ...], dict[str, Any]], object]
+
+LINK_AFTER: Final = timedelta(hours=1)  # back-ends look for a trace within hours: one of three weeks they show in parts, if at all
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """How a runtime or a client traces. Without an OpenTelemetry SDK, or with a provider that does nothing, nothing is made.
+
+    `tracer_provider`, `meter_provider`: whose spans and instruments they are; the program's own by default, as they are set when the
+    runtime begins. `link_after`: what goes on after so long a gap begins a trace of its own, with a link to the one before; None: never.
+    `capture_payloads`: nothing of what messages and steps are called with, and no text of an error, leaves the process by default; with
+    True it does, as `repr`; or as what a function makes of (the name of the handler or step, args, kwargs): None for nothing.
+    """
+
+    __module__ = "perdure.tracing"
+
+    tracer_provider: TracerProvider | None = None
+    meter_provider: MeterProvider | None = None
+    link_after: timedelta | None = LINK_AFTER
+    capture_payloads: Capture | bool = False
+
+    def tracer(self) -> Tracer | None:
+        """What makes spans; None if nobody would see them."""
+        provider = self.tracer_provider
+        if provider is None:
+            if "opentelemetry.trace" not in sys.modules:  # whoever has set a provider has imported it
+                return None
+            from opentelemetry import trace
+
+            provider = trace.get_tracer_provider()
+            if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+                return None
+        return provider.get_tracer(SCOPE)
+
+    def meter(self) -> Meter | None:
+        """What makes instruments; None if nobody would read them."""
+        provider = self.meter_provider
+        if provider is None:
+            if "opentelemetry.metrics" not in sys.modules:
+                return None
+            from opentelemetry import metrics
+            from opentelemetry.metrics._internal import _ProxyMeterProvider
+
+            provider = metrics.get_meter_provider()
+            if isinstance(provider, _ProxyMeterProvider | metrics.NoOpMeterProvider):
+                return None
+        return provider.get_meter(SCOPE)
+
+    def payload(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """What is told of a call's arguments; None for nothing."""
+        capture = self.capture_payloads
+        if capture is True:
+            given = [*(repr(each) for each in args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+            return f"({', '.join(given)})"
+        told = None if capture is False else capture(name, args, kwargs)
+        return None if told is None else str(told)
