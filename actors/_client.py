@@ -7,7 +7,8 @@ the store, now or later: the outcome waits in the store until the client has it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar, final, overload
 
@@ -15,10 +16,10 @@ import anyio
 import anyio.abc
 
 from ..storage import Store, open_store
-from ..tracing import outgoing_headers
+from ..tracing import Tracing, outgoing_headers
 from ._catalogue import Catalogue, encode_json_call
 from ._clock import SystemClock, SystemEntropy
-from ._envelope import Form, Kind
+from ._envelope import Form, Kind, verb_of
 from ._errors import AskTimeout, RuntimeNotRunning
 from ._ids import ActorId, MessageId, actor_id
 from ._info import ActorInfo, DeadLetterInfo
@@ -63,13 +64,13 @@ class Client:
     """Reaches the actors of a store from another process. Use it with `async with`; it may be in the host's process, too.
 
     `store`: the URL of a store that exists, `lmdb:PATH`. `actors`: classes of actors to which references may come in answers; those given
-    to `ref` are added by themselves, and those at the top of a module whose workflow is given to `ref` or `start`. Raises ValueError for a
-    store that lives in one process's memory, StoreError for one that is not there.
+    to `ref` are added by themselves, and those at the top of a module whose workflow is given to `ref` or `start`. `tracing`: as of a
+    runtime. Raises ValueError for a store that lives in one process's memory, StoreError for one that is not there.
     """
 
     __module__ = "perdure.actors"
 
-    def __init__(self, store: str, actors: Iterable[type] = ()) -> None:
+    def __init__(self, store: str, actors: Iterable[type] = (), *, tracing: Tracing | None = None) -> None:
         if store.startswith("memory:"):
             raise ValueError("memory: belongs to one process, so it has no clients: use the runtime's own references, or lmdb:PATH")
         self._url = store
@@ -77,6 +78,7 @@ class Client:
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
         self._id = self._entropy.token()
+        self._tracing = tracing or Tracing()
         self._entered: _Entered | None = None
         for actor in actors:
             self._registry.of(actor)
@@ -151,8 +153,9 @@ class Client:
         limit = asyncio.timeout(request.timeout)
         try:
             async with limit:
-                await self._offer(entered, request, (self._id, number))
-                return await answered
+                with self._sending(request, ask=True) as headers:
+                    await self._offer(entered, request, headers, (self._id, number))
+                    return await answered
         except TimeoutError:
             if not limit.expired() or request.timeout is None:
                 raise
@@ -164,7 +167,8 @@ class Client:
         """As `Port.send`: returns once the message is durable in the inbox."""
         entered = self._open(request.name)
         await self._check(entered, request)
-        await self._offer(entered, request, None)
+        with self._sending(request, ask=False) as headers:
+            await self._offer(entered, request, headers, None)
 
     async def query(self, request: Request) -> Outcome:
         """As `Port.query`. Raises HostNotRunning if no host answers within a second."""
@@ -236,9 +240,18 @@ class Client:
         else:
             await entered.catalogue.find(request.target, wanted, request.name)
 
-    async def _offer(self, entered: _Entered, request: Request, reply_to: tuple[bytes, int] | None) -> None:
+    @contextmanager
+    def _sending(self, request: Request, *, ask: bool) -> Iterator[dict[str, str] | None]:
+        """The headers of a message, and its span while it is on its way, if that is within a trace."""
+        spans = self._tracing.spans()
+        verb = verb_of(request.kind, ask=ask)
+        sending = None if spans is None else spans.sending(verb, *request.target, request.name, self._clock.now)
+        with nullcontext() if sending is None else sending:
+            yield outgoing_headers() if sending is None else sending.headers
+
+    async def _offer(self, entered: _Entered, request: Request, headers: dict[str, str] | None, reply_to: tuple[bytes, int] | None) -> None:
         message_id, now = MessageId(self._entropy.token()), self._clock.now()
-        envelope = request.envelope(message_id, now, outgoing_headers(), ask=reply_to is not None, reply_to=reply_to)
+        envelope = request.envelope(message_id, now, headers, ask=reply_to is not None, reply_to=reply_to)
         await entered.store.offer(PARTITION, ARRIVAL_ROW.pack(ArrivalRow(*request.target, envelope)))
 
 

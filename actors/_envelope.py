@@ -53,6 +53,8 @@ STARTS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART, Kind.CONTIN
 FORGETS: Final = frozenset({Kind.DELETE, Kind.RETIRE})
 CONTROLS: Final = FORGETS | {Kind.RETRY, Kind.TERMINATE, Kind.REDRIVE, Kind.DROP, Kind.EDIT}
 
+_BEGUN_BY_CALLERS: Final = frozenset({Kind.START, Kind.START_NEW, Kind.RESTART})
+
 TOKEN: Final = 16  # bytes of a client's id, and of a message's that it sends
 
 # What comes from outside of the hosts; the others are between actors and their host, who trusts them.
@@ -161,6 +163,15 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     def wants_outcome(self) -> bool:
         """Whether anybody is told what becomes of it, now or when its key is used again."""
         return self.ask or self.key is not None
+
+
+def verb_of(kind: Kind, *, ask: bool) -> str:
+    """What its sender does with such a message, as a word: "ask", "send", "signal", "start", "spawn", "cancel" and so on."""
+    if kind is Kind.EVENT:
+        return "ask" if ask else "send"
+    if kind is Kind.SIGNAL or kind is Kind.DECLARED:
+        return "signal"
+    return "start" if kind in _BEGUN_BY_CALLERS else kind.name.lower()
 
 
 def what_no_client_sends(envelope: Envelope) -> str | None:

@@ -103,7 +103,7 @@ class Host:
 
     async def ask(self, request: Request) -> Outcome:
         """Have a message handled; its outcome, once that is durable."""
-        sending = self._sending(request, "ask")
+        sending = self._sending(request, ask=True)
         if sending is None:
             return await self._ask(request, outgoing_headers())
         with sending:
@@ -125,7 +125,7 @@ class Host:
 
     async def send(self, request: Request) -> None:
         """Return once the message is durable. Raises MailboxFull, IdempotencyMismatch."""
-        sending = self._sending(request, "send")
+        sending = self._sending(request, ask=False)
         if sending is None:
             await self._send(request, outgoing_headers())
         else:
@@ -138,8 +138,8 @@ class Host:
         self.dispatcher.deliver(request.target, Delivery(self._envelope(request, headers, ask=False), accepted=accepted))
         await accepted
 
-    def _sending(self, request: Request, operation: str) -> Sending | None:
-        return None if self._telemetry is None else self._telemetry.sending(request, operation)
+    def _sending(self, request: Request, *, ask: bool) -> Sending | None:
+        return None if self._telemetry is None else self._telemetry.sending(request, ask=ask)
 
     async def _admit(self, request: Request) -> None:
         commit = self.epoch.commit
@@ -289,9 +289,9 @@ def _expire(answered: asyncio.Future[Outcome], error: AskTimeout) -> None:
 
 def _listening(epoch: Epoch, settings: Settings) -> Telemetry | None:
     """What tells of the epoch, if anybody listens."""
-    tracer = settings.tracing.tracer()
-    if tracer is None:
+    spans = settings.tracing.spans()
+    if spans is None:
         return None
     from ._telemetry import Telemetry  # only where an SDK listens
 
-    return Telemetry(epoch, settings, tracer)
+    return Telemetry(epoch, settings, spans)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 from opentelemetry.context import attach
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, SpanKind, set_span_in_context
@@ -32,7 +32,7 @@ from ._activation import Activation
 from ._calls import Call
 from ._coroutines import AMBIENT, BEGINNING
 from ._define import Definition
-from ._envelope import STARTS, Envelope, Form, Kind
+from ._envelope import STARTS, Envelope, Form, Kind, verb_of
 from ._epoch import Epoch
 from ._ids import ActorId
 from ._mailbox import Item
@@ -42,9 +42,6 @@ from ._ref import Request
 from ._settings import Settings
 from ._step import idempotency_key_of
 from ._turn import Turn
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
 
 _UNSEEN: Final = NonRecordingSpan(SpanContext(1, 1, is_remote=False))
 MAX_LINKS: Final = 32  # of a commit, to its turns
@@ -82,12 +79,11 @@ class TurnSpan:
             self._headers = headers_of(self.span.get_span_context(), self._headers_in)
         return self._headers
 
-    def sends(self, kind: Kind, name: str, target: ActorId) -> Headers:
+    def sends(self, kind: Kind, name: str, target: ActorId, *, ask: bool) -> Headers:
         """As `TurnTrace.sends`."""
-        if not self.span.is_recording():
+        if kind is Kind.RESULT or not self.span.is_recording():  # no code of the target runs to tell an outcome
             return self.headers
-        operation = names.SPAWN if kind is Kind.SPAWN else names.SEND
-        draft = message_draft(operation, target.type, target.key, name, self.draft.start, self.span.get_span_context())
+        draft = message_draft(verb_of(kind, ask=ask), target.type, target.key, name, self.draft.start, self.span.get_span_context())
         self.sent.append(draft)
         return headers_of(self._spans.begin(draft).get_span_context(), self._headers_in)
 
@@ -106,9 +102,9 @@ class TurnSpan:
 class Telemetry:
     """What one epoch tells; it observes its commits. Times are the host's clock's."""
 
-    def __init__(self, epoch: Epoch, settings: Settings, tracer: Tracer) -> None:
+    def __init__(self, epoch: Epoch, settings: Settings, spans: Spans) -> None:
         after = settings.tracing.link_after
-        self._spans: Final = Spans(tracer)
+        self._spans: Final = spans
         self._epoch: Final = epoch
         self._number: Final = epoch.fence.epoch
         self._settings: Final = settings.tracing
@@ -123,12 +119,9 @@ class Telemetry:
     def __repr__(self) -> str:
         return f"<Telemetry of {self._epoch.fence}: {self._pending!r}>"
 
-    # --- messages from outside ---
-
-    def sending(self, request: Request, operation: str) -> Sending | None:
+    def sending(self, request: Request, *, ask: bool) -> Sending | None:
         """A message that a caller sends from within a trace; None where there is none."""
-        target = request.target
-        return self._spans.sending(operation, target.type, target.key, request.name, self._epoch.clock.now)
+        return self._spans.sending(verb_of(request.kind, ask=ask), *request.target, request.name, self._epoch.clock.now)
 
     # --- turns ---
 
@@ -174,7 +167,7 @@ class Telemetry:
         kind = envelope.kind
         attributes: dict[str, Any] = {
             names.MESSAGING_SYSTEM: names.SYSTEM,
-            names.OPERATION_TYPE: "process",
+            names.OPERATION_TYPE: names.PROCESS,
             names.OPERATION_NAME: _operation(kind),
             names.DESTINATION: actor.type,
             names.MESSAGE_ID: envelope.id.hex(),
@@ -329,9 +322,9 @@ def _of_this_turn() -> Span:
 
 def _name_of(actor: ActorId, envelope: Envelope) -> str:
     kind = envelope.kind
-    name = envelope.name if kind in _NAMED else kind.name.lower()
-    separator = ": " if kind in _RESUMING else "."
-    return f"{_operation(kind)} {actor.type}{separator}{name}"
+    if kind is Kind.FIRING:
+        return f"{names.TIMER} {actor.type}"
+    return f"{_operation(kind)} {actor.type}{': ' if kind in _RESUMING else '.'}{envelope.name if kind in _NAMED else kind.name.lower()}"
 
 
 def _operation(kind: Kind) -> str:

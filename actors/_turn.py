@@ -48,7 +48,7 @@ class TurnTrace(Protocol):
         """The trace context of what it asks for."""
         ...
 
-    def sends(self, kind: Kind, name: str, target: ActorId) -> dict[str, str]:
+    def sends(self, kind: Kind, name: str, target: ActorId, *, ask: bool) -> dict[str, str]:
         """The trace context of a message that it sends."""
         ...
 
@@ -269,7 +269,7 @@ class Turn:
             key=key,
             ask=asker is not None,
             sender=str(self.actor),
-            headers=self.onward if target is None or self.trace is None else self.trace.sends(kind, name, target),
+            headers=self.onward if target is None or self.trace is None else self.trace.sends(kind, name, target, ask=asker is not None),
             sent_at=self.time,
             asker=asker,
             parent=parent,

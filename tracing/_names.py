@@ -13,7 +13,7 @@ SYSTEM: Final = "perdure"
 
 MESSAGING_SYSTEM: Final = "messaging.system"
 OPERATION_TYPE: Final = "messaging.operation.type"  # "send", "process"
-OPERATION_NAME: Final = "messaging.operation.name"  # "send", "ask", "spawn"; "handle", "resume", "timer"
+OPERATION_NAME: Final = "messaging.operation.name"  # "ask", "send", "signal", "start", "spawn", …; "handle", "resume", "timer"
 DESTINATION: Final = "messaging.destination.name"  # the actor type: its keys are too many
 MESSAGE_ID: Final = "messaging.message.id"  # in hexadecimal
 ERROR_TYPE: Final = "error.type"  # the class of what was raised; its text may hold payload
@@ -44,11 +44,10 @@ RECOVERED: Final = "perdure.recovered"  # True: taken up by another host than th
 KEPT: Final = "perdure.kept"  # True: a signal that nobody waited for yet
 DEAD_LETTER: Final = "perdure.dead_letter"  # True: put aside with this attempt
 
-# --- the operations in the names of spans: "handle Order.add_line" ---
+# --- types of operations, and the operations in the names of spans: "handle Order.add_line" ---
 
 SEND: Final = "send"
-ASK: Final = "ask"
-SPAWN: Final = "spawn"
+PROCESS: Final = "process"
 HANDLE: Final = "handle"
 RESUME: Final = "resume"
 TIMER: Final = "timer"

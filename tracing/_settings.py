@@ -12,7 +12,9 @@ from ._names import SCOPE
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
-    from opentelemetry.trace import Tracer, TracerProvider
+    from opentelemetry.trace import TracerProvider
+
+    from ._spans import Spans
 
 Capture: TypeAlias = Callable[[str, tuple[Any, ...], dict[str, Any]], object]
 
@@ -37,7 +39,7 @@ class Tracing:
     link_after: timedelta | None = LINK_AFTER
     capture_payloads: Capture | bool = False
 
-    def tracer(self) -> Tracer | None:
+    def spans(self) -> Spans | None:
         """What makes spans; None if nobody would see them."""
         provider = self.tracer_provider
         if provider is None:
@@ -48,7 +50,9 @@ class Tracing:
             provider = trace.get_tracer_provider()
             if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
                 return None
-        return provider.get_tracer(SCOPE)
+        from ._spans import Spans
+
+        return Spans(provider.get_tracer(SCOPE))
 
     def meter(self) -> Meter | None:
         """What makes instruments; None if nobody would read them."""

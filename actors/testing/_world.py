@@ -89,7 +89,12 @@ class World:
         self.resources: Final[dict[str, Any]] = {} if resources is None else resources
         self.test_id: str | None = None  # by which pytest knows the test
         self._given = None if actors is None else list(actors)
-        both: dict[str, Any] = {"on_dead_letter": on_dead_letter, "turn_limit": turn_limit, "keep_history": keep_history, "tracing": tracing}
+        both: dict[str, Any] = {
+            "on_dead_letter": on_dead_letter,
+            "turn_limit": turn_limit,
+            "keep_history": keep_history,
+            "tracing": tracing,
+        }
         self._options = {"seed": seed, "max_active": max_active, "autojump": autojump, "resources": dict(self.resources), **both}
         self._dice = dice = None if self.scenario.seed is None else Dice(self.scenario.seed)
         self.clock = JumpingClock(lateness=float if dice is None else partial(dice.random.uniform, 0.0, LATENESS))
