@@ -54,8 +54,8 @@ class Listener(Protocol):
         """A message is about to be handled."""
         ...
 
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None) -> None:
-        """It was handled, or has failed: what came of it is part of the open batch."""
+    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool) -> None:
+        """It was handled, was `kept` until somebody waits for it, or has failed: what came of it is part of the open batch."""
         ...
 
     def begin_attempt(self, work: Outstanding) -> None:

@@ -223,6 +223,8 @@ class Host:
             await asyncio.sleep(0)  # for the alarms
             if self.epoch.ended is not None:  # what is left to do is left to the next host
                 raise fresh(self.epoch.ended)
+        if self._telemetry is not None:
+            self._telemetry.drain()
 
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""

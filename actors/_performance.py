@@ -73,6 +73,8 @@ class Performer:
         for_code = self._for_code(activation, item, turn)
         if for_code is not None:
             self._handle(activation, for_code, self._new_turn(activation, item) if activation.snapshot is not snapshot else turn)
+        elif turn.trace is not None and turn.trace.is_known:
+            self._tell(activation, item, turn)
 
     def _new_turn(self, activation: Activation, item: Item) -> Turn:
         snapshot, envelope = activation.snapshot, item.envelope
@@ -173,7 +175,7 @@ class Performer:
             self._tell(activation, item, turn, error)
         elif activation.coroutines is None or not activation.coroutines.awaits_signal(name):
             self._settlement.keep_signal(activation, item, turn)
-            self._tell(activation, item, turn)
+            self._tell(activation, item, turn, kept=True)
         else:
             return False
         return True
@@ -223,9 +225,9 @@ class Performer:
             self._settlement.fail(activation, item, error, turn, attempts)
         self._tell(activation, item, turn, error)
 
-    def _tell(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None = None) -> None:
+    def _tell(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None = None, *, kept: bool = False) -> None:
         if self._epoch.telemetry is not None:
-            self._epoch.telemetry.end_turn(activation, item, turn, error)
+            self._epoch.telemetry.end_turn(activation, item, turn, error, kept=kept)
 
     def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
         breadcrumbs, coroutines = self._epoch.breadcrumbs, activation.coroutines or self._epoch.spare

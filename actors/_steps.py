@@ -351,6 +351,8 @@ class Steps:
         try:
             value = await self._call(work)
         except asyncio.CancelledError as cancelled:
+            if work.span is not None:
+                work.span.error = type(cancelled).__name__
             if work.expired:
                 return self._fail(work, TimeoutError(f"it took longer than {seconds:g} s"))
             if not self.is_wanted(work):

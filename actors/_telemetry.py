@@ -68,6 +68,11 @@ class TurnSpan:
         self.sent: list[Draft] = []
 
     @property
+    def is_known(self) -> bool:
+        """As `TurnTrace.is_known`."""
+        return self.draft.span is not None
+
+    @property
     def span(self) -> Span:
         """Its span, which has begun."""
         return self._spans.begin(self.draft)
@@ -187,9 +192,9 @@ class Telemetry:
             self._capture(attributes, envelope.name, _arguments(activation.definition, envelope))
         return attributes
 
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None) -> None:
+    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool) -> None:
         """As `Listener.end_turn`."""
-        trace = turn.trace
+        trace, turn.trace = turn.trace, None
         if not isinstance(trace, TurnSpan):
             return
         draft, batch = trace.draft, activation.gate.number
@@ -199,6 +204,8 @@ class Telemetry:
         attributes[names.BATCH] = batch
         if turn.attempt > 1:
             attributes[names.ATTEMPT] = turn.attempt
+        if kept:
+            attributes[names.KEPT] = True
         if error is None:
             for sent in trace.sent:
                 self._park(sent, batch)
@@ -275,7 +282,7 @@ class Telemetry:
     def _tell_commit(self, committed: Committed, now: float, contexts: list[SpanContext]) -> None:
         attributes = {
             names.BATCH: committed.number,
-            names.BATCH_TURNS: committed.turns,
+            names.BATCH_CHANGES: committed.turns,
             names.BATCH_BYTES: committed.size,
             names.EPOCH: self._number,
         }

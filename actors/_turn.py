@@ -44,6 +44,11 @@ class TurnTrace(Protocol):
         ...
 
     @property
+    def is_known(self) -> bool:
+        """Whether anything says that it was caused by it."""
+        ...
+
+    @property
     def headers(self) -> dict[str, str]:
         """The trace context of what it asks for."""
         ...

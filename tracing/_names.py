@@ -32,7 +32,7 @@ TIMER_LATE: Final = "perdure.timer.late"  # seconds
 STATUS: Final = "perdure.actor.status"  # after the turn
 EPOCH: Final = "perdure.host.epoch"  # which of the store's hosts did it, counted from 1
 BATCH: Final = "perdure.batch"  # with which of the epoch's commits it became durable
-BATCH_TURNS: Final = "perdure.batch.turns"
+BATCH_CHANGES: Final = "perdure.batch.changes"  # of actors: a turn is one or more
 BATCH_BYTES: Final = "perdure.batch.bytes"
 PAYLOAD: Final = "perdure.payload"  # only where `capture_payloads` is given
 

@@ -21,6 +21,7 @@ from perdure.actors import ActorCancelled, ActorFailed, ActorId, RuntimeNotRunni
 from perdure.actors._persistence import read_stream
 from perdure.actors.testing import World
 from perdure.storage import CommitUncertain
+from perdure.tracing import Tracing
 
 from .matrix import Diary
 from .programs import ACTORS
@@ -82,11 +83,13 @@ class Ending(NamedTuple):
 
 
 @asynccontextmanager
-async def stage(path: Path, max_active: int = 10_000, store: str = "memory:", time: float = 0.0) -> AsyncIterator[tuple[World, Ledger]]:
+async def stage(
+    path: Path, max_active: int = 10_000, store: str = "memory:", time: float = 0.0, tracing: Tracing | None = None
+) -> AsyncIterator[tuple[World, Ledger]]:
     """A world in which it is `time`, if that is given, and the ledger that its steps write at a path."""
     ledger = Ledger(path)
     resources: dict[str, Any] = {"ledger": ledger}
-    world = World(ACTORS, store=store, max_active=max_active, resources=resources, seed=os.getpid())
+    world = World(ACTORS, store=store, max_active=max_active, resources=resources, seed=os.getpid(), tracing=tracing)
     resources["clock"] = world.clock
     world.clock.move_to(time)
     async with world:
