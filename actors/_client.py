@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
-from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, Self, TypeVar, final, overload
 
 import anyio
 import anyio.abc
@@ -33,6 +33,9 @@ from ._ref import ActorRef, IfExists, Request, Starter, WorkflowRef, make_ref
 from ._registry import Registry
 from ._settings import only
 from ._streaming import read_on
+
+if TYPE_CHECKING:
+    from ..tracing import Spans
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -57,6 +60,7 @@ class _Entered(NamedTuple):
     catalogue: Catalogue
     link: Link
     tasks: anyio.abc.TaskGroup
+    spans: Spans | None
 
 
 @final
@@ -200,7 +204,7 @@ class Client:
         link, tasks = Link(store, self._id), anyio.create_task_group()
         await tasks.__aenter__()
         tasks.start_soon(link.run)
-        self._entered = _Entered(store, Catalogue(store), link, tasks)
+        self._entered = _Entered(store, Catalogue(store), link, tasks, self._tracing.spans())
         return self
 
     async def __aexit__(
@@ -243,7 +247,7 @@ class Client:
     @contextmanager
     def _sending(self, request: Request, *, ask: bool) -> Iterator[dict[str, str] | None]:
         """The headers of a message, and its span while it is on its way, if that is within a trace."""
-        spans = self._tracing.spans()
+        spans = self._open(request.name).spans
         verb = verb_of(request.kind, ask=ask)
         sending = None if spans is None else spans.sending(verb, *request.target, request.name, self._clock.now)
         with nullcontext() if sending is None else sending:

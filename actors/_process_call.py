@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Final, final
 
 from ..tracing import enter
@@ -35,7 +36,13 @@ def in_a_process(
     headers: dict[str, str] | None,
 ) -> Any:
     """Call a step's function in the worker; `about` is its actor, attempt, request and progress, `headers` the trace that it is part of."""
+    return copy_context().run(_call, function, args, kwargs, StepInfo(_NoHost(), *about, {}, compensates), headers)
+
+
+def _call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], info: StepInfo, headers: dict[str, str] | None
+) -> Any:
     if headers is not None:
         enter(headers)
-    STEP.set(StepInfo(_NoHost(), *about, {}, compensates))
+    STEP.set(info)
     return function(*args, **kwargs)

@@ -45,7 +45,10 @@ from ._turn import Turn
 
 _UNSEEN: Final = NonRecordingSpan(SpanContext(1, 1, is_remote=False))
 MAX_LINKS: Final = 32  # of a commit, to its turns
-IDLE_AFTER: Final = 0.01  # seconds without a commit, after which what waits to be told is told all the same
+IDLE_AFTER: Final = 0.01  # seconds: without another commit, under which the loop has time, what is durable is seen after so long
+SLICE: Final = 0.001  # seconds of making spans before others get the loop
+SLICE_IN_A_CROWD: Final = 0.004  # likewise, while so many wait that they might become more and more: turns have slices of 2 ms
+CROWD: Final = 10_000
 
 _RESUMING: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
 _TIMERS: Final = frozenset({Kind.FIRING, Kind.TIMER})
@@ -116,9 +119,10 @@ class Telemetry:
         self._pending: Final = settings.pending
         self._link_after: Final = math.inf if after is None else after.total_seconds()
         self._began: Final = epoch.clock.now()
-        self._told: deque[tuple[Committed, float, list[Draft]]] = deque()  # batches that are durable, with what of them is to be told
+        self._told: Final[deque[Draft | tuple[Committed, float]]] = deque()  # what is durable and to be seen; behind a batch's, its commit
+        self._seen: list[SpanContext] = []  # of the batch that is being told of
         self._loop: Final = asyncio.get_running_loop()
-        self._idle: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
         BEGINNING.run(attach, set_span_in_context(AmbientSpan(_of_this_turn)))
 
     def __repr__(self) -> str:
@@ -257,27 +261,42 @@ class Telemetry:
     def begun(self) -> None:
         """As `Observer.begun`: the loop has time for what was durable before."""
         if self._told:
-            self._loop.call_soon(self.drain)
+            self._see_some()
 
     def committed(self, committed: Committed) -> None:
         """As `Observer.committed`."""
         drafts = self._pending.release((self._number, committed.number))
-        if not drafts:
-            return
-        self._told.append((committed, self._epoch.clock.now(), drafts))
-        if self._idle is None:
-            self._idle = self._loop.call_later(IDLE_AFTER, self.drain)
+        if drafts:
+            self._told.extend(drafts)
+            self._told.append((committed, self._epoch.clock.now()))
+            if self._next is None:
+                self._next = self._loop.call_later(IDLE_AFTER, self._see_some)
 
     def drain(self) -> None:
         """Have everything seen that is durable."""
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        while self._told:
-            committed, now, drafts = self._told.popleft()
-            contexts = [context for draft in drafts if (context := self._spans.finish(draft)) is not None]
-            if contexts:
-                self._tell_commit(committed, now, contexts)
+        self._see(math.inf)
+
+    def _see_some(self) -> None:
+        """Have some of it seen, and go on after others have had the loop. A span costs some 20 µs, mostly the SDK's."""
+        crowd = len(self._told) > CROWD
+        self._see(self._epoch.stopwatch() + (SLICE_IN_A_CROWD if crowd else SLICE))
+        if self._told:
+            self._next = self._loop.call_soon(self._see_some)
+
+    def _see(self, end: float) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        told, stopwatch = self._told, self._epoch.stopwatch
+        while told and stopwatch() < end:
+            item = told.popleft()
+            if isinstance(item, Draft):
+                context = self._spans.finish(item)
+                if context is not None and len(self._seen) < MAX_LINKS:
+                    self._seen.append(context)
+            elif self._seen:
+                seen, self._seen = self._seen, []
+                self._tell_commit(*item, seen)
 
     def _tell_commit(self, committed: Committed, now: float, contexts: list[SpanContext]) -> None:
         attributes = {
@@ -286,7 +305,7 @@ class Telemetry:
             names.BATCH_BYTES: committed.size,
             names.EPOCH: self._number,
         }
-        draft = Draft(names.COMMIT, SpanKind.INTERNAL, now - committed.seconds, attributes, None, contexts[:MAX_LINKS])
+        draft = Draft(names.COMMIT, SpanKind.INTERNAL, now - committed.seconds, attributes, None, contexts)
         draft.end = now
         self._spans.finish(draft)
 

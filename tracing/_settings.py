@@ -48,8 +48,8 @@ class Tracing:
             from opentelemetry import trace
 
             provider = trace.get_tracer_provider()
-            if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-                return None
+        if type(provider).__module__.startswith("opentelemetry.trace"):  # the API's own do nothing, or pass on to what is set later
+            return None
         from ._spans import Spans
 
         return Spans(provider.get_tracer(SCOPE))
@@ -61,11 +61,10 @@ class Tracing:
             if "opentelemetry.metrics" not in sys.modules:
                 return None
             from opentelemetry import metrics
-            from opentelemetry.metrics._internal import _ProxyMeterProvider
 
             provider = metrics.get_meter_provider()
-            if isinstance(provider, _ProxyMeterProvider | metrics.NoOpMeterProvider):
-                return None
+        if type(provider).__module__.startswith("opentelemetry.metrics"):
+            return None
         return provider.get_meter(SCOPE)
 
     def payload(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:

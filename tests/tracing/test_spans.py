@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 from perdure.actors import (
+    Client,
     Retry,
+    Runtime,
     continue_as_new,
     current_actor,
     durable_actor,
@@ -32,7 +35,7 @@ from perdure.actors import (
 from perdure.actors._coroutines import current_turn
 from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
-from perdure.tracing import names, trace_id_of
+from perdure.tracing import Tracing, names, outgoing_headers, trace_id_of
 
 from .conftest import Listener, Told
 
@@ -489,3 +492,56 @@ async def test_a_log_line_says_which_trace_it_belongs_to(listener: Listener, cap
     context = listener.span("handle Talker.say").context
     assert context is not None
     assert vars(record)["trace_id"] == f"{context.trace_id:032x}"
+
+
+# --- processes ---
+
+
+@step(executor="process")
+def trace_in_a_process() -> str | None:
+    return trace_id_of(outgoing_headers())
+
+
+@durable_actor
+class Delegating:
+    @workflow
+    async def run(self) -> str | None:
+        return await trace_in_a_process()
+
+
+async def test_a_step_in_a_process_of_its_own_is_in_the_trace(listener: Listener) -> None:
+    async with World(tracing=listener.tracing()) as world:
+        found = await (await world.start(Delegating.run, "d-1")).result()
+
+    context = listener.span(f"step {trace_in_a_process.name}").context
+    assert context is not None
+    assert found == f"{context.trace_id:032x}"
+
+
+async def test_a_client_sends_from_within_its_trace(listener: Listener, tmp_path: Path) -> None:
+    url = f"lmdb:{tmp_path / 'store'}"
+    async with Runtime(url, [Order], tracing=listener.tracing()), Client(url, tracing=listener.tracing()) as client:
+        with listener.tracer.start_as_current_span("elsewhere"):
+            await client.ref(Order, "o-1").ask(Order.add, "sku")
+
+    assert listener.told == {
+        Told("elsewhere", INTERNAL),
+        Told("ask Order.add", PRODUCER, "elsewhere"),
+        Told("handle Order.add", CONSUMER, "ask Order.add"),
+    }
+
+
+async def test_a_provider_that_does_nothing_is_told_nothing() -> None:
+    async with World(tracing=Tracing(tracer_provider=trace.NoOpTracerProvider())) as world:
+        await world.ref(Order, "o-1").ask(Order.add, "sku")
+
+    assert Tracing(tracer_provider=trace.NoOpTracerProvider()).spans() is None
+
+
+async def test_of_a_crowded_batch_every_turn_is_told(listener: Listener) -> None:
+    async with World([Order], tracing=listener.tracing()) as world:
+        sends = [world.ref(Order, f"o-{number}").send_event(Order.add, "sku") for number in range(2_000)]
+        await asyncio.gather(*sends)
+        await world.settled()
+
+    assert len([span for span in listener.spans if span.name == "handle Order.add"]) == 2_000
