@@ -210,6 +210,7 @@ class Telemetry:
             attributes[names.ATTEMPT] = turn.attempt
         if kept:
             attributes[names.KEPT] = True
+        self._park(draft, batch)
         if error is None:
             for sent in trace.sent:
                 self._park(sent, batch)
@@ -217,7 +218,6 @@ class Telemetry:
             draft.error = type(error).__name__
             if _is_put_aside(activation, item):
                 attributes[names.DEAD_LETTER] = True
-        self._park(draft, batch)
 
     # --- attempts at steps ---
 

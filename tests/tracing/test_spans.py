@@ -432,6 +432,7 @@ async def test_baggage_reaches_a_step_after_a_restart(listener: Listener) -> Non
 CANARY = "4711-canary"
 
 
+@pytest.mark.promise("no-payload-leaves")
 async def test_no_payload_leaves_unless_it_is_asked_for(listener: Listener) -> None:
     async with World(tracing=listener.tracing()) as world:
         await world.ref(Order, "o-1").send_event(Order.fail, CANARY)
@@ -443,6 +444,7 @@ async def test_no_payload_leaves_unless_it_is_asked_for(listener: Listener) -> N
     assert not [span for span in listener.spans if "4711" in span.to_json()]
 
 
+@pytest.mark.promise("no-payload-leaves")
 async def test_payload_leaves_as_a_hook_makes_of_it(listener: Listener) -> None:
     def redacted(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         return None if name == "run" else f"{name} with {len(args)}"
