@@ -5,9 +5,9 @@ A span reaches the SDK's processors only when what it tells of is known to have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -28,6 +28,8 @@ from ._context import Headers, headers_of, outgoing_headers
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
     from opentelemetry.util.types import Attributes, AttributeValue
+
+T = TypeVar("T")
 
 _EMPTY: Final = Context()
 _FAILED: Final = Status(StatusCode.ERROR)
@@ -136,6 +138,11 @@ class Sending:
         self._draft: Final = draft
         self._now: Final = now
         self.headers: Final[Headers] = headers_of(spans.begin(draft).get_span_context(), outgoing_headers())
+
+    async def during(self, sent: Awaitable[T]) -> T:
+        """What comes of sending it."""
+        with self:
+            return await sent
 
     def __enter__(self) -> Self:
         return self
