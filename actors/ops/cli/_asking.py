@@ -17,8 +17,9 @@ from ..._client import Client
 from ..._errors import AskTimeout
 from .._tree import printable
 from .._view import StoreView
+from .._wording import counted
 from ._looking import print_json
-from ._screen import complain, console, counted, key_text
+from ._screen import complain, console, key_text
 
 T = TypeVar("T")
 

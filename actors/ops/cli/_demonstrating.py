@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from .._wording import counted
 from ..demo import Order
 from ..demo._drive import Count, Drive, Kill
 from ..demo._drive import Progress as Driven
 from ..demo._feed import Feed
 from ..demo._process import HostProcess
-from ._screen import console, counted, facts
+from ._screen import console, facts
 
 STOPPED: Final = 143  # the status of a process that ended by SIGTERM
 

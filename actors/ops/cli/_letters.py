@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from .._view import StoreView
+from .._wording import counted
 from . import _looking
 from ._options import AnyKey, AnyType, AsJson, Json, Key, Limit, StoreUrl, TypeName
-from ._screen import counted, first, key_text, perform
+from ._screen import first, key_text, perform
 
 MAX_SEQ: Final = (1 << 63) - 1
 

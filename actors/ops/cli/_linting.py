@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from .._tree import printable
+from .._wording import counted
 from ..lint import Finding, Report, Unreadable, lint
 from ._looking import print_json
-from ._screen import console, counted
+from ._screen import console
 
 
 def report_on(paths: Iterable[Path], *, as_json: bool) -> None:

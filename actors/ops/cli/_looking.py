@@ -17,7 +17,8 @@ from ..._ids import ActorId
 from ..._info import ActorInfo, DeadLetterInfo, Waiting
 from .._tree import LEFT_OUT, MAX_DEPTH, MAX_NODES, Group, Node, inline, json_of, printable
 from .._view import ActorView, LetterView, MessageView
-from ._screen import ago, console, counted, due, facts, key_text, status_text, table, when
+from .._wording import counted
+from ._screen import ago, console, due, facts, key_text, status_text, table, when
 
 ONE_LINE: Final = 88  # characters of a value that is shown on one line
 CHILDREN_SHOWN: Final = 20  # of one actor, for people

@@ -18,8 +18,9 @@ import typer
 from ....storage import StoreError, StoreLocked
 from .._tree import printable
 from .._view import StoreView
+from .._wording import counted
 from ._options import AnyKey, AnyType, Key, StoreUrl, TypeName
-from ._screen import complain, console, counted, perform, size_text
+from ._screen import complain, console, perform, size_text
 
 if TYPE_CHECKING:
     from ..._moving import Moved

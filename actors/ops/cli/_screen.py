@@ -23,6 +23,7 @@ from ..._clock import SystemClock
 from ..._errors import ActorNotFound, DeadLetterNotFound, InvalidKey, UnknownActorType, UnknownHandler, WrongArguments
 from .._serving import NoActors
 from .._tree import printable
+from .._wording import span
 from ..demo._feed import FeedError
 
 MISTAKES: Final = (ActorNotFound, DeadLetterNotFound, FeedError, InvalidKey, NoActors, UnknownActorType, UnknownHandler, WrongArguments)
@@ -32,7 +33,6 @@ STATUS_STYLES: Final = {"quarantined": "red", "failed": "red", "suspended": "cya
 T = TypeVar("T")
 
 _ENDS: Final = re.compile(r" +$", re.MULTILINE)
-_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SIZES: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -152,22 +152,9 @@ def when(at: float) -> str:
     return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S} ({ago(at)})" if at else "-"
 
 
-def span(seconds: float) -> str:
-    """Some time as people say it."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds * 1000:.0f} ms"
-
-
 def size_text(size: int) -> str:
     """A number of bytes as people say it."""
     for unit, name in _SIZES:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size} B"
-
-
-def counted(number: int, what: str, plural: str = "") -> str:
-    """`1 event`, `2,038 events`."""
-    return f"{number:,} {what if number == 1 else plural or what + 's'}"

@@ -21,9 +21,10 @@ from .._serving import actor_classes, import_named
 from .._tree import printable
 from .._upgrade import Concern, Verdict
 from .._upgrade_report import Group, Report
+from .._wording import counted
 from ._looking import print_json
 from ._options import AsJson, StoreUrl
-from ._screen import console, counted, key_text, perform
+from ._screen import console, key_text, perform
 
 PATCHED: Final = """If the code was changed on purpose, let those that wait go on as before:
     if patched("what-has-changed"): …   # as it is now
