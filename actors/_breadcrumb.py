@@ -181,11 +181,26 @@ class BreadcrumbFile:
                 self._map[slot * SLOT] = 0
 
     def _read(self, slot: int) -> Crumb | None:
-        phase, length, padded, epoch, checksum = _LAYOUT.unpack_from(self._map, slot * SLOT)
-        subject: bytes = padded[: min(length, SUBJECT_BYTES)]
-        if not Phase.TURN <= phase <= Phase.ENDED or zlib.crc32(subject, _seed(epoch)) != checksum:
-            return None
-        return Crumb(Phase(phase), subject, epoch)
+        return _crumb_in(self._map, slot)
+
+
+def crumbs_in(path: str | os.PathLike[str]) -> list[Crumb]:
+    """What the host whose file this is does just now, for whoever looks on; nothing where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(SLOTS * SLOT)
+    except FileNotFoundError:
+        return []
+    crumbs = [_crumb_in(content, slot) for slot in range(len(content) // SLOT) if content[slot * SLOT]]
+    return [crumb for crumb in crumbs if crumb is not None]
+
+
+def _crumb_in(content: bytes | mmap.mmap, slot: int) -> Crumb | None:
+    phase, length, padded, epoch, checksum = _LAYOUT.unpack_from(content, slot * SLOT)
+    subject: bytes = padded[: min(length, SUBJECT_BYTES)]
+    if not Phase.TURN <= phase <= Phase.ENDED or zlib.crc32(subject, _seed(epoch)) != checksum:
+        return None
+    return Crumb(Phase(phase), subject, epoch)
 
 
 def _seed(epoch: int) -> int:

@@ -402,16 +402,18 @@ class AskTimeout(PerdureError, TimeoutError):
 
 @final
 class ActorNotFound(PerdureError):
-    """There is no such actor: no message ever reached it, or it was deleted."""
+    """There is no such actor: no message ever reached it, or it was deleted. `alike` are keys of its type that look like it, if known."""
 
     __module__ = "perdure.actors"
 
-    def __init__(self, actor: object) -> None:
+    def __init__(self, actor: object, alike: Iterable[str] = ()) -> None:
         self.actor = str(actor)
-        super().__init__(self.actor)
+        self.alike = tuple(alike)
+        super().__init__(self.actor, self.alike)
 
     def __str__(self) -> str:
-        return f"there is no actor {self.actor}. The first message to it makes it."
+        meant = f" Did you mean {' or '.join(map(repr, self.alike))}?" if self.alike else ""
+        return f"there is no actor {self.actor}.{meant} The first message to it makes it."
 
 
 @final

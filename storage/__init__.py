@@ -27,6 +27,7 @@ from .keys import Element, below, pack, unpack
 if typing.TYPE_CHECKING:
     from ._backup import backup, restore
     from ._compaction import Compacted, compact
+    from ._offers import waiting_offers
     from ._room import FileRoom, Room, RowSize
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "restore",
     "settle",
     "unpack",
+    "waiting_offers",
 ]
 
 
@@ -82,6 +84,7 @@ _LATER: typing.Final = {
     "backup": "._backup",
     "compact": "._compaction",
     "restore": "._backup",
+    "waiting_offers": "._offers",
 }
 
 

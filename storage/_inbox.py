@@ -75,7 +75,7 @@ class Inbox:
 
     def after(self, partition: int, position: int) -> list[Offer]:
         """The first offers beyond a position, in order. Raises `StoreCorrupt` where one is missing."""
-        counter, offers, whole = self._environment.view(lambda transaction: _offers(transaction, partition, position))
+        counter, offers, whole = self._environment.view(lambda transaction: offers_after(transaction, partition, position))
         last = position + len(offers)
         if [offer.number for offer in offers] != list(range(position + 1, last + 1)) or counter < last or (whole and counter > last):
             found = f"{len(offers)} offers and a counter at {counter}"
@@ -127,8 +127,8 @@ def entry_key(partition: int, number: int) -> bytes:
     return numbered(ENTRY_KEY, partition) + NUMBER.pack(number)
 
 
-def _offers(transaction: Transaction, partition: int, position: int) -> tuple[int, list[Offer], bool]:
-    """(the counter, a page of offers, whether there are no more)."""
+def offers_after(transaction: Transaction, partition: int, position: int) -> tuple[int, list[Offer], bool]:
+    """(the counter, a page of the offers beyond a position, whether there are no more)."""
     counter = _number(transaction.get(numbered(COUNTER_KEY, partition)))
     offers: list[Offer] = []
     size = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from perdure.actors._breadcrumb import BreadcrumbFile, Crumb, Phase
+from perdure.actors._breadcrumb import BreadcrumbFile, Crumb, Phase, crumbs_in
 
 
 @pytest.fixture
@@ -51,3 +51,13 @@ def test_a_torn_crumb_charges_nobody_or_its_own_message(path: Path, place: int) 
 def test_a_new_file_names_nobody(path: Path) -> None:
     assert BreadcrumbFile(path).found() is None
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_who_looks_on_sees_what_a_host_does_now(path: Path) -> None:
+    before = crumbs_in(path.with_name("none"))
+    crumbs = BreadcrumbFile(path, 3)
+    crumbs.enter(Phase.TURN, b"message-1")
+    crumbs.leave_step(crumbs.enter_step(b"done"))
+    crumbs.enter_step(b"runs")
+
+    assert (before, crumbs_in(path)) == ([], [Crumb(Phase.TURN, b"message-1", 3), Crumb(Phase.STEP, b"runs", 3)])

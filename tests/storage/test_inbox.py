@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from perdure.storage import Batch, Fence, Offer, Store, StoreClosed, StoreCorrupt, StoreError
+from perdure.storage import Batch, Fence, Offer, Store, StoreClosed, StoreCorrupt, StoreError, waiting_offers
 from perdure.storage import _doorbell as doorbell_module
 from perdure.storage import _inbox as inbox_module
 from perdure.storage._doorbell import Doorbell
@@ -96,6 +96,16 @@ async def test_accepted_offers_are_trimmed_in_time(store: LmdbStore, fence: Fenc
     await until(lambda: entries(store) == before - 8)
 
     assert [offer.number for offer in await anext(store.watch(fence))] == [9, 10]
+
+
+async def test_whoever_looks_sees_what_is_not_accepted_and_takes_nothing(store: LmdbStore, fence: Fence) -> None:
+    for payload in (b"one", b"two", b"three"):
+        await store.offer(0, payload)
+    await accept(store, fence, 1)
+
+    seen = waiting_offers(store, 0), waiting_offers(str(store), 0)
+
+    assert seen == (([Offer(2, b"two"), Offer(3, b"three")], True),) * 2
 
 
 @pytest.mark.promise("clients-hold-up-nobody")
