@@ -5,7 +5,6 @@ It reads what is durable, whether or not a host runs, and changes nothing. Nothi
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, NamedTuple, Self, cast, final
@@ -14,17 +13,19 @@ import msgspec
 
 from ...storage import PerdureError, Store, StoreCorrupt, open_store, unpack
 from .._catalogue import read_registry
+from .._clock import SystemClock
 from .._envelope import Envelope, Form
 from .._errors import ActorNotFound, DeadLetterNotFound, UnknownActorType
 from .._failure import Failure
 from .._ids import ActorId, actor_id
 from .._info import ActorInfo, DeadLetterInfo, dead_letter_info
 from .._past import Past, read_past
-from .._persistence import Table, below_actor, read_actors, read_host, read_lane, scan_actors, scan_dead_letters
+from .._persistence import Table, below_actor, has_actors, read_actors, read_lane, scan_dead_letters
 from .._query import read_info, scan_dead_letter_infos, scan_infos
 from .._records import MAILBOX_ROW, DamagedRecord, Lane, Snapshot, status_named
 from .._registry import RegistryEntry
 from ._pickles import outline
+from ._situation import Situation, keys_alike, read_host_state, read_situation
 from ._tree import Name, Node, Plain, node_of
 
 FIRST_MESSAGES: Final = 10  # of each lane that are shown
@@ -119,14 +120,12 @@ class StoreView:
 
     async def has_host(self) -> bool:
         """Whether a host answers at the door that the last one wrote down."""
-        host = await read_host(self._store)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-            return host is not None and bool(host.door) and caller.connect_ex(host.door) == 0
+        return bool((await read_host_state(self._store)).is_running)
 
     async def check_type(self, name: str) -> None:
         """Raise UnknownActorType, naming what there is, unless a host has served this type or actors of it exist."""
         known = dict.fromkeys(entry.name for entry in await self.types())
-        if name not in known and not [page async for page in scan_actors(self._store, name, None, "")]:
+        if name not in known and not await has_actors(self._store, name):
             raise UnknownActorType(name, known)
 
     async def actors(self, type_name: str | None, status: str | None, prefix: str) -> AsyncIterator[ActorInfo]:
@@ -142,7 +141,10 @@ class StoreView:
         """One actor. Raises UnknownActorType, ActorNotFound, KeyTooLong."""
         await self.check_type(type_name)
         actor = actor_id(type_name, key)
-        info = await read_info(self._store, actor)
+        try:
+            info = await read_info(self._store, actor)
+        except ActorNotFound:
+            raise ActorNotFound(actor, await keys_alike(self._store, actor)) from None
         stored = (await read_actors(self._store, [actor]))[0]
         snapshot = None if isinstance(stored, DamagedRecord) else stored.snapshot
         codec = await self._codec(type_name, info.version)
@@ -161,6 +163,15 @@ class StoreView:
             quarantine=None if isinstance(stored, DamagedRecord) or stored.quarantine is None else stored.quarantine.failure,
             raw_state=raw,
         )
+
+    async def situation(self, type_name: str, key: str) -> Situation:
+        """Why one actor does what it does, or nothing. Raises UnknownActorType, ActorNotFound, KeyTooLong."""
+        await self.check_type(type_name)
+        actor = actor_id(type_name, key)
+        found = await read_situation(self._store, actor, await self.types(), SystemClock().now())
+        if found.stand.status == "missing" and not found.arriving and not found.letters.counted:
+            raise ActorNotFound(actor, await keys_alike(self._store, actor))
+        return found
 
     async def past(self, type_name: str, key: str) -> Past:
         """What is kept of an actor's past. Raises UnknownActorType, ActorNotFound, HistoryNotKept."""

@@ -19,6 +19,7 @@ from .._tree import Node, node_of
 from .._view import ActorView, StoreView
 from ..demo._feed import Columns, read_feed, shipped_feed
 from . import _looking
+from ._explaining import explain_actor
 from ._letters import letters
 from ._moving import back_up, export, export_history, import_, restore_backup
 from ._options import AnyKey, AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
@@ -263,6 +264,7 @@ def lint(
 
 
 # Those that have modules of their own.
+app.command("explain")(explain_actor)
 app.command("check-upgrade")(check_upgrade)
 app.command("backup")(back_up)
 app.command("restore")(restore_backup)
