@@ -319,6 +319,9 @@ def _link(situation: Situation, stand: Stand) -> Link:
         text += f": {cause}"
     elif stand.waits:
         text += f", and waits for {' and '.join(_brief(wait, situation.now) for wait in stand.waits[:3])}"
+    again = None if stand.standing.run is None else stand.standing.run.again
+    if again is not None:
+        text += f"; it begins again at {moment(again, situation.now)}"
     if stand.event is not None:
         text += f"; {counted(stand.event.depth, 'event')} {'waits' if stand.event.depth == 1 else 'wait'} there"
     return Link(*actor, status, text, problem, tuple(_cures(situation, stand)))
@@ -388,7 +391,7 @@ def _troubles(situation: Situation) -> Iterator[Trouble]:
     elif stand.damage is not None:
         yield Trouble("quarantine", f"it stands still: {cause}")
     elif run is not None and isinstance(run.outcome, Raised) and stand.snapshot is not None:
-        text = f"its workflow has {stand.status}: {cause}"
+        text = f"its workflow has {'been cancelled' if stand.status == 'cancelled' else 'failed'}: {cause}"
         yield Trouble("workflow", text, stand.snapshot.updated, run.outcome.failure.traceback or None)
     yield from _troubles_with_messages(situation)
     for row in situation.requests.values():

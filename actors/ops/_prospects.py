@@ -65,7 +65,7 @@ def prospects(situation: Situation) -> list[Prospect]:
     coming = [*arriving, *_interrupts(situation), *_events(situation), *sorted(_due(situation), key=lambda each: each.at or 0.0)]
     if stand.snapshot is not None and stand.snapshot.status.is_end and not stand.standing.is_waiting:
         return [*coming, _ended(situation)]
-    wanted = list(_wanted(situation))
+    wanted = list(dict.fromkeys(_wanted(situation)))
     if not coming:
         hosted = "" if situation.host.is_running else ", and a host runs"
         return [Prospect("nothing", f"nothing, until {' or '.join(wanted) or 'a message comes'}{hosted}", commands=_cures(situation))]

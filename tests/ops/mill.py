@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from perdure.actors import (
+    Backoff,
     OneForOne,
     Retry,
     Runtime,
@@ -13,6 +14,7 @@ from perdure.actors import (
     durable_actor,
     on_event,
     on_timer,
+    send_signal,
     set_timer,
     signal,
     spawn,
@@ -23,10 +25,10 @@ from perdure.actors import (
     workflow,
 )
 
-HOUR = timedelta(hours=1)
+MONTH = timedelta(days=30)  # so that no slow test sees another time
 
 
-@step(name="mill.grind", retry=Retry(max_attempts=5, initial=HOUR, maximum=HOUR))
+@step(name="mill.grind", retry=Retry(max_attempts=5, initial=MONTH, maximum=MONTH))
 async def grind(what: str) -> str:
     """Say how far it has come, and fail."""
     step_info().heartbeat({"ground": 7})
@@ -54,13 +56,13 @@ class Sack:
         if what == "signal":
             await wait_for_signal(Sack.approved)
         elif what == "timed signal":
-            await wait_for_signal(Sack.approved, timeout=HOUR)
+            await wait_for_signal(Sack.approved, timeout=MONTH)
         elif what == "step":
             await grind("rye")
         elif what == "long step":
             await dry()
         elif what == "timer":
-            await asyncio.sleep(7200)
+            await asyncio.sleep(60 * 86400)
         elif what == "condition":
             await wait_until(lambda: self.full)
         elif what == "primitive":
@@ -81,14 +83,14 @@ class Sack:
     @on_event
     def remind(self) -> None:
         """Set a timer."""
-        set_timer(Sack.reminded, after=HOUR)
+        set_timer(Sack.reminded, after=MONTH)
 
     @on_timer
     def reminded(self) -> None:
         """Hear of it."""
 
 
-@durable_actor(retry=Retry(max_attempts=5, initial=HOUR, maximum=HOUR))
+@durable_actor(retry=Retry(max_attempts=5, initial=MONTH, maximum=MONTH))
 class Scale:
     """Fails at its events, now or for good."""
 
@@ -96,6 +98,16 @@ class Scale:
     def weigh(self) -> None:
         """Fail, and be tried again."""
         raise RuntimeError("the scale is bent")
+
+
+@durable_actor(supervise=OneForOne(backoff=Backoff(initial=MONTH, maximum=MONTH)))
+class Foreman:
+    """Has a torn sack filled anew after a month."""
+
+    @workflow
+    async def run(self) -> None:
+        """Wait for it."""
+        await spawn(Sack.run, "torn-again", "failure").result()
 
 
 @durable_actor(retry=Retry(max_attempts=1))
@@ -130,27 +142,29 @@ class Miller:
 
 @durable_actor
 class Gossip:
-    """Waits for another one."""
+    """Waits for another one, as soon as that is there."""
+
+    go = signal()
 
     @workflow
     async def run(self, other: WorkflowRef[Gossip, None] | None) -> None:
         """Wait for what the other one comes to, with a way out."""
-        await asyncio.sleep(0.01)
+        await wait_for_signal(Gossip.go)
         if other is not None:
-            async with asyncio.timeout(7200):
+            async with asyncio.timeout(60 * 86400):
                 await other.result()
 
 
-@durable_actor(retention=timedelta(days=1))
+@durable_actor(retention=MONTH)
 class Receipt:
-    """Is forgotten after a day."""
+    """Is forgotten after a month."""
 
     @workflow
     async def run(self) -> None:
         """Be done."""
 
 
-ACTORS = [Receipt, Sack, Scale, Sieve, Wheel, Miller, Gossip]
+ACTORS = [Foreman, Receipt, Sack, Scale, Sieve, Wheel, Miller, Gossip]
 
 
 async def mill(url: str) -> None:
@@ -170,6 +184,8 @@ async def mill(url: str) -> None:
         await runtime.start(Gossip.run, "ada", bob)
         await runtime.start(Gossip.run, "bob", ada)
         await runtime.start(Receipt.run, "r-1")
+        await runtime.start(Foreman.run, "f-1")
+        for gossip in (ada, bob):
+            await send_signal(gossip, Gossip.go)
         await runtime.settled()
-        await asyncio.sleep(0.05)
         await runtime.start(Sack.run, "long-step", "long step")

@@ -24,6 +24,7 @@ from perdure.actors._records import (
     Lane,
     LogEntry,
     MailboxRow,
+    QuarantineRow,
     RequestKind,
     RequestRow,
     Snapshot,
@@ -70,13 +71,13 @@ def told(perdure: Command, url: str, type_name: str, key: str) -> dict[str, Any]
     ("key", "waits", "following"),
     [
         ("signal", "the signal approved, since", "nothing, until somebody sends approved, and a host runs"),
-        ("timed-signal", "its clock, a sleep or a time-out: 12:00:00 (in 60 min)", "if somebody sends approved, it goes on before that"),
+        ("timed-signal", "its clock, a sleep or a time-out: 12:00:00 (in 30 d)", "if somebody sends approved, it goes on before that"),
         ("step", "the step mill.grind, since", "the step mill.grind is tried again in"),
         ("long-step", "attempt 1 begins as soon as a host runs", "the step mill.dry begins as soon as a host runs (attempt 1)"),
-        ("timer", "its clock, a sleep or a time-out: 12:00:00 (in 2 h)", "at 12:00:00 (in 2 h), if a host runs: its clock wakes it"),
+        ("timer", "its clock, a sleep or a time-out: 12:00:00 (in 60 d)", "at 12:00:00 (in 60 d), if a host runs: its clock wakes it"),
         ("condition", "a condition to hold: Sack.run", "nothing, until a message makes its condition Sack.run"),
         ("primitive", "a lock, an event or a queue of its own", "nothing, until its own code sets free what it waits for"),
-        ("idle", "its timer reminded: 12:00:00 (in 60 min)", "at 12:00:00 (in 60 min), if a host runs: its timer reminded fires"),
+        ("idle", "its timer reminded: 12:00:00 (in 30 d)", "at 12:00:00 (in 30 d), if a host runs: its timer reminded fires"),
         ("holding", "the signal approved, since", "2 events wait, first the event weigh (seq 2), until the event's handler"),
     ],
 )
@@ -94,6 +95,12 @@ def test_the_command_that_sends_a_signal_is_told_as_it_is_typed(perdure: Command
     (wait,) = told(perdure, mill_url, "Sack", "signal")["waits"]
 
     assert wait["commands"] == ["""perdure signal Sack signal approved '["…"]'"""]
+
+
+def test_a_command_is_told_once_however_often_it_would_help(perdure: Command, mill_url: str) -> None:
+    shown = said(perdure, mill_url, "Miller", "m-1")
+
+    assert shown.count("perdure signal Sack s-of-signal approved") == 1
 
 
 def test_a_step_is_told_with_attempt_error_time_and_progress(perdure: Command, mill_url: str) -> None:
@@ -129,7 +136,12 @@ def test_actors_that_wait_for_each_other_are_a_cycle(perdure: Command, mill_url:
         ("Scale bent", "the event weigh (seq 1) has failed 1 time", "if a host runs: the event weigh (seq 1) is tried again (attempt 2)"),
         ("Sieve torn", "event shake (seq 1), RuntimeError: the sieve has a hole", "nothing, until a message comes, and a host runs"),
         ("Wheel w-1", "it stands still: RuntimeError: the wheel", "nothing: it is quarantined; `perdure retry Wheel w-1` lets it go on"),
-        ("Receipt r-1", "", "nothing: it has completed; it is forgotten at 12:00:00 (in 24 h)"),
+        (
+            "Sack torn-again",
+            "its workflow has failed: ValueError: the sack",
+            "at 12:00:00 (in 30 d), if a host runs: its workflow begins",
+        ),
+        ("Receipt r-1", "", "nothing: it has completed; it is forgotten at 12:00:00 (in 30 d)"),
     ],
 )
 def test_what_went_wrong_is_told_with_what_follows(perdure: Command, mill_url: str, actor: str, wrong: str, following: str) -> None:
@@ -271,6 +283,26 @@ def test_a_chain_is_followed_for_eight_links() -> None:
     assert wait.chain[-1].text == "Order/o-10, and so on"
 
 
+def quarantined(stand: Stand) -> Stand:
+    return stand._replace(quarantine=QuarantineRow(Failure("KeyError", "'sku'", ""), NOW))
+
+
+@pytest.mark.parametrize(
+    ("other", "problem", "text", "commands"),
+    [
+        (Stand(ActorId("Order", "o-2")), "missing", "Order/o-2 does not exist: it was deleted, or", ()),
+        (quarantined(suspended(key="o-2")), "quarantined", "Order/o-2 is quarantined: KeyError: 'sku'", ("perdure retry Order o-2",)),
+        (suspended(Wait("step", "pack"), key="o-2"), None, "Order/o-2 is suspended, and waits for the step pack", ()),
+    ],
+)
+def test_what_keeps_the_other_one_is_told_with_its_cure(other: Stand, problem: str | None, text: str, commands: tuple[str, ...]) -> None:
+    (wait,) = explained(suspended(waiting_for("o-2")), others={other.id: other}).waits
+
+    (link,) = wait.chain
+    assert (link.problem, link.commands) == (problem, commands)
+    assert link.text.startswith(text)
+
+
 @pytest.mark.parametrize(
     ("due", "busy", "host", "text"),
     [
@@ -296,6 +328,13 @@ def test_what_is_most_pressing_comes_first() -> None:
     told = explained(stand, requests={row.id: row}, arriving=[signal])
 
     assert [each.kind for each in told.next] == ["message", "step", "timer", "if"]
+
+
+def test_who_waits_often_for_the_same_is_told_so_once() -> None:
+    told = explained(suspended(*[Wait("signal", "go")] * 30))
+
+    assert [each.text for each in told.next] == ["nothing, until somebody sends go"]
+    assert (len(told.waits), told.waits[-1].text) == (21, "10 more")
 
 
 def test_where_a_host_has_no_door_nothing_is_claimed_of_it() -> None:

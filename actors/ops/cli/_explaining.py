@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from typing import final
 
 import msgspec
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from .._explain import Awaited, Explanation, Link, explain
+from .._explain import Explanation, Link, explain
 from .._tree import printable
 from .._view import StoreView
 from ._looking import print_json
@@ -38,45 +37,54 @@ def explain_actor(type_name: TypeName, key: Key, store: StoreUrl, as_json: AsJso
 
 def print_explanation(told: Explanation) -> None:
     """All of it, in the order in which somebody who is woken up asks."""
-    screen = console()
-    screen.print(Text(printable(told.text), f"bold {STATUS_STYLES.get(told.status, '')}".strip()))
-    _print(screen, 0, told.host.text, told.host.commands, "" if told.host.is_running else "yellow")
-    _head(screen, "what it waits for", told.waits)
+    page = _Page()
+    page.print(0, told.text, style=f"bold {STATUS_STYLES.get(told.status, '')}".strip())
+    page.print(0, told.host.text, told.host.commands, "" if told.host.is_running else "yellow")
+    page.head("what it waits for", told.waits)
     for wait in told.waits:
-        _print_wait(screen, wait)
-    _head(screen, "its children", told.children)
+        page.print(1, wait.text, wait.commands)
+        for depth, link in enumerate(wait.chain, 2):
+            page.link(depth, link)
+    page.head("its children", told.children)
     for child in told.children:
-        _print_link(screen, 1, child)
+        page.link(1, child)
     if told.children_in_all > len(told.children) > 0:
-        _print(screen, 1, f"and {told.children_in_all - len(told.children):,} more: perdure show lists them")
-    _head(screen, "its last turns", told.turns)
+        page.print(1, f"and {told.children_in_all - len(told.children):,} more: perdure show lists them")
+    page.head("its last turns", told.turns)
     for turn in told.turns:
-        _print(screen, 1, turn.text)
-    _head(screen, "what went wrong last", told.errors)
+        page.print(1, turn.text)
+    page.head("what went wrong last", told.errors)
     for error in told.errors:
-        _print(screen, 1, error.text, error.commands, "red")
-    _head(screen, "what happens next", told.next)
-    said = set(chain.from_iterable(wait.commands for wait in told.waits)) | set(chain.from_iterable(each.commands for each in told.errors))
+        page.print(1, error.text, error.commands, "red")
+    page.head("what happens next", told.next)
     for prospect in told.next:
-        _print(screen, 1, prospect.text, [command for command in prospect.commands if command not in said])
+        page.print(1, prospect.text, prospect.commands)
 
 
-def _head(screen: Console, title: str, parts: tuple[object, ...]) -> None:
-    if parts:
-        screen.print(f"\n{title}")
+@final
+class _Page:
+    """What is printed; each command stands below the first sentence that it helps with."""
 
+    def __init__(self) -> None:
+        self._screen = console()
+        self._told: set[str] = set()
 
-def _print_wait(screen: Console, wait: Awaited) -> None:
-    _print(screen, 1, wait.text, wait.commands)
-    for depth, link in enumerate(wait.chain, 2):
-        _print_link(screen, depth, link)
+    def head(self, title: str, parts: Sequence[object]) -> None:
+        """A part's title, unless there is nothing in it."""
+        if parts:
+            self._screen.print(f"\n{title}")
 
+    def link(self, depth: int, link: Link) -> None:
+        """An actor that is waited for, or a child."""
+        self.print(depth, link.text, link.commands, "" if link.problem is None else "red")
 
-def _print_link(screen: Console, depth: int, link: Link) -> None:
-    _print(screen, depth, link.text, link.commands, "" if link.problem is None else "red")
+    def print(self, depth: int, text: str, commands: Iterable[str] = (), style: str = "") -> None:
+        """A sentence and its commands, so many steps to the right."""
+        self._line(2 * depth, text, style)
+        for command in commands:
+            if command not in self._told:
+                self._told.add(command)
+                self._line(2 * depth + 4, command, "cyan")
 
-
-def _print(screen: Console, depth: int, text: str, commands: Iterable[str] = (), style: str = "") -> None:
-    screen.print(Padding(Text(printable(text), style), (0, 0, 0, 2 * depth), expand=False))
-    for command in commands:
-        screen.print(Padding(Text(printable(command), "cyan"), (0, 0, 0, 2 * depth + 4), expand=False))
+    def _line(self, margin: int, text: str, style: str) -> None:
+        self._screen.print(Padding(Text(printable(text), style), (0, 0, 0, margin), expand=False))
