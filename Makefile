@@ -69,7 +69,7 @@ mutants: environment  ## change the core in COUNT small ways, drawn by SEED, and
 	$(BIN)/python -m tests.mutants --seed $(SEED) --count $(COUNT) --workers $(WORKERS)
 
 bench: environment  ## measure speed and memory; the figures also go to benchmarks/results
-	@for benchmark in commit turns client workflows timers replay rest testkit imports; do \
+	@for benchmark in commit turns tracing client workflows timers replay rest testkit imports; do \
 		$(BIN)/python -m benchmarks.$$benchmark --json benchmarks/results/$$benchmark.json; \
 	done
 
