@@ -29,6 +29,7 @@ if typing.TYPE_CHECKING:
     from ._compaction import Compacted, compact
     from ._offers import waiting_offers
     from ._room import FileRoom, Room, RowSize
+    from ._tape import Tape, TapeRow, TapeStatistics
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -61,6 +62,9 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreVersionError",
+    "Tape",
+    "TapeRow",
+    "TapeStatistics",
     "backup",
     "below",
     "check_keys",
@@ -81,6 +85,9 @@ _LATER: typing.Final = {
     "FileRoom": "._room",
     "Room": "._room",
     "RowSize": "._room",
+    "Tape": "._tape",
+    "TapeRow": "._tape",
+    "TapeStatistics": "._tape",
     "backup": "._backup",
     "compact": "._compaction",
     "restore": "._backup",

@@ -34,7 +34,7 @@ def passing(directory: str) -> Iterator[None]:
     """Open an environment in here, one at a time in a process. Raises `StoreLocked` while its file is being replaced."""
     if _identity(directory) in _shut:
         raise StoreLocked(directory, os.getpid(), *COMPACTING)
-    file = _locked(directory, "opening.lock", fcntl.LOCK_SH, COMPACTING)
+    file = locked(directory, "opening.lock", fcntl.LOCK_SH, COMPACTING)
     try:
         yield
     finally:
@@ -47,9 +47,9 @@ def shut(directory: str) -> Iterator[None]:
     identity = _identity(directory)
     if identity in _shut:
         raise StoreLocked(directory, os.getpid(), *COMPACTING)
-    entrance = _locked(directory, "opening.lock", fcntl.LOCK_EX, OPEN)
+    entrance = locked(directory, "opening.lock", fcntl.LOCK_EX, OPEN)
     try:
-        inside = _locked(directory, "lock.mdb", fcntl.LOCK_EX, OPEN)
+        inside = locked(directory, "lock.mdb", fcntl.LOCK_EX, OPEN)
     except BaseException:
         os.close(entrance)
         raise
@@ -64,7 +64,8 @@ def shut(directory: str) -> Iterator[None]:
         _shut.discard(identity)
 
 
-def _locked(directory: str, name: str, how: int, otherwise: tuple[str, str]) -> int:
+def locked(directory: str, name: str, how: int, otherwise: tuple[str, str]) -> int:
+    """A file of an environment's directory, open and locked until it is closed. Raises StoreLocked with the words of `otherwise`."""
     try:
         file = _opened(os.path.join(directory, name), os.path.join(directory, "data.mdb"))
     except OSError as error:

@@ -43,7 +43,7 @@ _opening = threading.Lock()
 class Environment:
     """An open environment: transactions, growth, copies, and the errors of LMDB in the words of a store."""
 
-    def __init__(self, path: str, identity: tuple[int, int, int], map_size: int) -> None:
+    def __init__(self, path: str, identity: tuple[int, int, int], map_size: int, synced: bool = True) -> None:
         self.path = path
         self.broken: StoreError | None = None  # why nothing more is written
         self.commits = 0
@@ -53,7 +53,7 @@ class Environment:
         self._copying = threading.Lock()
         self._reading = threading.Lock()
         check_file(os.path.join(path, "data.mdb"))
-        self._lmdb = _open(path, map_size)
+        self._lmdb = _open(path, map_size, synced)
         self._lock_file = _identity_of(os.path.join(path, "lock.mdb"))
 
     def __repr__(self) -> str:
@@ -77,10 +77,12 @@ class Environment:
         except lmdb.Error as error:
             raise self.read_error(error) from error
 
-    def write(self, change: Callable[[Transaction], T], staged: Callable[[], None]) -> T:
+    def write(self, change: Callable[[Transaction], T], staged: Callable[[], None], limit: int | None = None) -> T:
         """Apply a change in one durable transaction, growing the map as needed; `staged` is called when only the commit is left.
 
-        For the writer thread alone. Raises `StoreFull` (nothing was written), or what ends all writing: `CommitUncertain`, `StoreCorrupt`.
+        For the writer thread alone. The map grows to `limit` bytes at most.
+
+        Raises `StoreFull` (nothing was written), or what ends all writing: `CommitUncertain`, `StoreCorrupt`.
         What `change` itself raises leaves no trace.
         """
         with self._writing:
@@ -90,7 +92,7 @@ class Environment:
                 try:
                     return self._write_once(change, staged)
                 except lmdb.MapFullError:
-                    self._replace_map(self._lmdb.info()["map_size"] * 2)
+                    self._grow(limit)
                 except lmdb.MapResizedError:
                     self._replace_map(0)
                 except lmdb.Error as error:
@@ -112,6 +114,15 @@ class Environment:
     def check_readers(self) -> int:
         """Free the slots of readers that died, whose pages are otherwise kept for ever; returns how many there were."""
         return self._lmdb.reader_check()
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that is found in its directory."""
+        return _identity_of(os.path.join(self.path, "data.mdb")) == self._identity[1:]
+
+    def used(self) -> int:
+        """Bytes of the pages that hold something, as of the latest commit."""
+        stat = self._lmdb.stat()
+        return (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"]
 
     def statistics(self) -> tuple[int, int, int]:
         """Entries, bytes of the map, and readers' slots in use over all processes."""
@@ -171,6 +182,12 @@ class Environment:
         size = os.stat(os.path.join(self.path, "data.mdb")).st_size
         return (limit != resource.RLIM_INFINITY and size + ROOM > limit) or not has_room(self.path, ROOM)
 
+    def _grow(self, limit: int | None) -> None:
+        size = self._lmdb.info()["map_size"]
+        if limit is not None and size >= limit:
+            raise StoreFull(self.path, f"it may take {limit:,} bytes, and they are full") from None
+        self._replace_map(size * 2 if limit is None else min(size * 2, limit))
+
     def _replace_map(self, size: int) -> None:
         with self._copying, self._reading:
             self._lmdb.set_mapsize(size)
@@ -189,9 +206,10 @@ def _is_of_the_disk(error: lmdb.Error) -> bool:
     return _code(error) == errno.EIO or isinstance(error, lmdb.PanicError)
 
 
-def acquire(path: str, map_size: int) -> Environment:
+def acquire(path: str, map_size: int, *, synced: bool = True) -> Environment:
     """The environment in a directory, shared within this process; end with `let_go`. `map_size`: bytes at first, it grows.
 
+    One that is not `synced` survives the end of any process, but not of the machine: for what may be lost, and is made anew if damaged.
     Raises `StoreCorrupt` or `StoreVersionError` for what is damaged or not ours, before LMDB maps it.
     """
     with _opening:
@@ -200,7 +218,7 @@ def acquire(path: str, map_size: int) -> Environment:
         if environment is None:
             with passing(path):
                 identity = _identity_here(path)  # it may have been replaced before
-                environment = _opened[identity] = Environment(path, identity, map_size)
+                environment = _opened[identity] = Environment(path, identity, map_size, synced)
         environment._users += 1
         return environment
 
@@ -249,10 +267,12 @@ def _keep_inherited() -> None:
 os.register_at_fork(after_in_child=_keep_inherited)
 
 
-def _open(path: str, map_size: int) -> lmdb.Environment:
-    # Never writemap (a full disk would be SIGBUS), nosync or metasync off (a power failure would lose what was acknowledged).
+def _open(path: str, map_size: int, synced: bool) -> lmdb.Environment:
+    # Never writemap (a full disk would be SIGBUS) or metasync off; sync off for a tape alone (a power failure loses what was acknowledged).
     try:
-        opened = lmdb.open(path, map_size, create=False, mode=0o600, max_readers=MAX_READERS, max_spare_txns=4, lib_version=ENGINE)
+        opened = lmdb.open(
+            path, map_size, create=False, mode=0o600, max_readers=MAX_READERS, max_spare_txns=4, lib_version=ENGINE, sync=synced
+        )
     except lmdb.DiskError as error:
         raise StoreFull(path) from error
     except (lmdb.Error, OSError) as error:

@@ -213,13 +213,14 @@ def _build(path: str) -> None:
     inbox = os.path.join(path, "inbox")
     os.mkdir(inbox, 0o700)
     inbox_id = uuid.uuid4().hex
-    _first_rows(inbox, {META_KEY: meta_record("inbox", inbox_id)})
-    _first_rows(path, {META_KEY: meta_record("store", uuid.uuid4().hex), INBOX_KEY: inbox_id.encode()})
+    first_rows(inbox, {META_KEY: meta_record("inbox", inbox_id)})
+    first_rows(path, {META_KEY: meta_record("store", uuid.uuid4().hex), INBOX_KEY: inbox_id.encode()})
     sync_directory(inbox)
     sync_directory(path)
 
 
-def _first_rows(path: str, rows: dict[bytes, bytes]) -> None:
+def first_rows(path: str, rows: dict[bytes, bytes]) -> None:
+    """Make an environment in an empty directory, and put rows into it."""
     import lmdb  # only who opens an LMDB store loads it
 
     with lmdb.open(path, 1 << 20, mode=0o600, lib_version=0) as environment, environment.begin(write=True) as transaction:
