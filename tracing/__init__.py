@@ -1,6 +1,6 @@
 """Traces, metrics and logs by OpenTelemetry's API: what a program sees of its actors, with any SDK, and with none.
 
-`Tracing` says how a runtime traces. What makes spans is loaded only where an SDK listens.
+`Tracing` says how a runtime traces; `keep_spans` keeps what it tells on this machine. What makes spans is loaded only where an SDK listens.
 """
 
 import typing
@@ -11,7 +11,10 @@ from ._pending import BatchId, PendingSpans
 from ._settings import LINK_AFTER, Capture, Tracing
 
 if typing.TYPE_CHECKING:
+    from ._query import KeptSpan, SpanStore, Trace
+    from ._spanrow import SpanRow
     from ._spans import AmbientSpan, Draft, Sending, Spans, linked, message_draft
+    from ._spanstore import LocalSpanExporter, LocalSpanProcessor, SpanStoreStatistics, keep_spans
 
 __all__ = [
     "LINK_AFTER",
@@ -20,14 +23,22 @@ __all__ = [
     "Capture",
     "Draft",
     "Headers",
+    "KeptSpan",
+    "LocalSpanExporter",
+    "LocalSpanProcessor",
     "PendingSpans",
     "Sending",
+    "SpanRow",
+    "SpanStore",
+    "SpanStoreStatistics",
     "Spans",
+    "Trace",
     "Tracing",
     "context_of",
     "enter",
     "headers_of",
     "is_sampled",
+    "keep_spans",
     "linked",
     "message_draft",
     "names",
@@ -36,7 +47,12 @@ __all__ = [
     "trace_id_of",
 ]
 
-_LAZY: typing.Final = dict.fromkeys(("AmbientSpan", "Draft", "Sending", "Spans", "linked", "message_draft"), "_spans")
+_LAZY: typing.Final = {
+    **dict.fromkeys(("AmbientSpan", "Draft", "Sending", "Spans", "linked", "message_draft"), "_spans"),
+    **dict.fromkeys(("LocalSpanExporter", "LocalSpanProcessor", "SpanStoreStatistics", "keep_spans"), "_spanstore"),
+    **dict.fromkeys(("KeptSpan", "SpanStore", "Trace"), "_query"),
+    "SpanRow": "_spanrow",
+}
 
 
 def __getattr__(name: str) -> object:
