@@ -25,6 +25,7 @@ from ._moving import back_up, export, export_history, import_, restore_backup
 from ._options import AnyKey, AnyType, AsJson, IdempotencyKey, Json, Key, Limit, Name, Reason, StoreUrl, TypeName, checked_url
 from ._screen import console, first, perform
 from ._space import compact, du
+from ._tracing import trace
 from ._upgrading import check_upgrade
 
 app: Final = typer.Typer(
@@ -271,5 +272,6 @@ app.command("restore")(restore_backup)
 app.command("export")(export)
 app.command("import")(import_)
 app.command("export-history")(export_history)
+app.command("trace")(trace)
 app.command("du")(du)
 app.command("compact")(compact)
