@@ -15,7 +15,7 @@ from typing import Final
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from perdure.actors import Runtime
-from perdure.tracing import LocalSpanProcessor, Tracing
+from perdure.tracing import LocalSpanExporter, LocalSpanProcessor, Tracing
 
 from .measure import Report, answer
 from .tally import Tally
@@ -30,7 +30,7 @@ NONE: Final = "nobody listens"
 def listening(store: Path, sampled: float) -> TracerProvider:
     """A provider that keeps the spans of a part of all traces beside a store."""
     provider = TracerProvider(ParentBased(TraceIdRatioBased(sampled)), shutdown_on_exit=False)
-    provider.add_span_processor(LocalSpanProcessor(f"lmdb:{store}"))
+    provider.add_span_processor(LocalSpanProcessor(LocalSpanExporter(f"lmdb:{store}")))
     return provider
 
 
