@@ -27,7 +27,10 @@ def outgoing_headers() -> Headers | None:
     if "opentelemetry.trace" not in sys.modules:
         return None
     from opentelemetry import baggage, trace
+    from opentelemetry.context import get_current
 
+    if not get_current():  # as of most callers
+        return None
     found = trace.get_current_span().get_span_context()
     headers = headers_of(found) if found.is_valid else {}
     if baggage.get_all():
