@@ -18,7 +18,7 @@ from ..storage import Batch, CommitUncertain, Fence, GroupCommit, PerdureError, 
 from ..tracing import outgoing_headers
 from ._activation import Delivery
 from ._alarms import Alarms
-from ._breadcrumb import BreadcrumbFile, Breadcrumbs, PassingBreadcrumbs
+from ._breadcrumb import BreadcrumbFile, Breadcrumbs, PassingBreadcrumbs, Phase
 from ._dispatch import Dispatcher
 from ._envelope import Envelope
 from ._epoch import Epoch
@@ -239,7 +239,8 @@ class Host:
             await self._telemetry.recover()
         if before is not None:
             self._door.clear_away(before.door)
-        epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, last.found(), epoch.clock.now())
+        crumb = last.found()
+        epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, crumb, epoch.clock.now())
         await put_registry(epoch)
         put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
         steps, is_lost = last.found_steps(), last.is_lost
@@ -250,7 +251,7 @@ class Host:
         last.forget_steps()
         await find_work(epoch, self.dispatcher)
         if self._telemetry is not None and before is not None:
-            self._telemetry.recovered()
+            self._telemetry.recovered((crumb is not None) + sum(phase is Phase.STEP for phase in steps.values()))
         for actor, row in outstanding:
             if epoch.registry.serves(actor.type):
                 self._steps.start(actor, row)

@@ -318,9 +318,8 @@ class Telemetry:
         for draft in self._pending.settle((int(epoch), int(number))):
             self._spans.finish(draft)
 
-    def recovered(self) -> None:
-        """The host has taken over from an earlier one."""
-        interrupted = sum(charge.epoch == self._number for charge in self._epoch.charges.values())
+    def recovered(self, interrupted: int) -> None:
+        """The host has taken over from an earlier one, in which so many turns and attempts at steps were under way when it died."""
         attributes = {names.EPOCH: self._number, names.INTERRUPTED: interrupted}
         draft = Draft(names.RECOVER, SpanKind.INTERNAL, self._began, attributes)
         draft.end = self._epoch.clock.now()
