@@ -28,19 +28,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """How thorough tests are, and how crowded their worlds: every promise must hold however few actors may stay in memory."""
     parser.addoption("--torture", action="store_true", help="kill, damage and back up stores in full, which takes its time")
     parser.addoption("--memory", action="store_true", help="leave out what is only a repetition on a disk of a test in memory")
+    parser.addoption("--integration", action="store_true", help="have products beside the tests read what is sent to them")
     parser.addoption("--max-active", dest="max_active", type=int, default=10_000, help="actors kept in memory by the tests' worlds")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the repetitions, if that is wanted: where only Python is another one, the disk is the same."""
-    if config.getoption("memory"):
-        repeated = {item for item in items if isinstance(item, pytest.Function) and _store_of(item) == "lmdb"}
-        config.hook.pytest_deselected(items=list(repeated))
-        items[:] = [item for item in items if item not in repeated]
+    """Leave out what needs a product, and repetitions where only Python is another one: the disk is the same."""
+    unwanted = {item for item in items if isinstance(item, pytest.Function) and _is_unwanted(config, item)}
+    if unwanted:
+        config.hook.pytest_deselected(items=list(unwanted))
+        items[:] = [item for item in items if item not in unwanted]
 
 
-def _store_of(item: pytest.Function) -> object:
-    return item.callspec.params.get("store_url") if hasattr(item, "callspec") else None
+def _is_unwanted(config: pytest.Config, item: pytest.Function) -> bool:
+    is_repeated = config.getoption("memory") and _parameter(item, "store_url") == "lmdb"
+    return is_repeated or (item.get_closest_marker("integration") is not None and not config.getoption("integration"))
+
+
+def _parameter(item: pytest.Function, name: str) -> object:
+    return item.callspec.params.get(name) if hasattr(item, "callspec") else None
 
 
 @pytest.fixture
