@@ -2,11 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test plain torture simulate others check format coverage golden promises mutants bench clean
+.PHONY: help environment demo test plain torture simulate integration others check format coverage golden promises mutants bench clean
 
 BIN := .venv/bin
 BENCHMARKS := $(patsubst %/,%,$(sort $(dir $(wildcard benchmarks/*.py))))
 CODE := actors storage tracing tests $(BENCHMARKS)
+PHOENIX := arize-phoenix==20.26.1
 WORKERS ?= 2
 SEEDS ?= 1000
 SEED ?= 1
@@ -34,6 +35,13 @@ torture: environment  ## the durability tests in full: a thousand kills, and so 
 
 simulate: environment  ## random programs from seeds against a model: SEEDS=10000
 	$(BIN)/python -m tests.durability.simulate --seeds $(SEEDS) --workers $(WORKERS)
+
+integration: environment  ## have Phoenix, which it installs for this alone, read back what it is sent, and a real log: PERDURE_PROCESS_LOG=/path/to/receipt.csv
+	@[ -x .venv-integration/bin/phoenix ] || { \
+		printf 'installing %s into .venv-integration\n' '$(PHOENIX)'; \
+		$(BIN)/python -m venv .venv-integration && .venv-integration/bin/python -m pip --quiet --disable-pip-version-check --no-input install '$(PHOENIX)'; \
+	} || printf 'pip cannot get %s here, so what needs it is skipped\n' '$(PHOENIX)'
+	$(BIN)/pytest tests/tracing/test_receivers.py --integration --timeout 900
 
 others: environment  ## the plain suite, with one actor and every store in memory, on every other CPython >= 3.11
 	@.ci/environment --others | while read -r version path; do \

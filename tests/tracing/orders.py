@@ -36,6 +36,7 @@ from perdure.actors import (
 )
 
 KEY: Final = "o-1"
+CLOSED: Final = "closed"  # the last span of a host that ends by itself
 CUSTOMER: Final = "ada"
 
 
@@ -111,6 +112,7 @@ def telling() -> Iterator[None]:
     try:
         yield
     finally:
+        trace.get_tracer("shop").start_span(CLOSED).end()
         provider.shutdown()
 
 

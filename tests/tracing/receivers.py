@@ -83,12 +83,14 @@ class Receiver(Protocol):
 Receiving = Callable[[Path], AbstractAsyncContextManager[Receiver]]
 
 
-async def wait_for(receiver: Receiver, enough: Callable[[list[Seen]], bool]) -> list[Seen]:
-    """What was received, once it is `enough`. Raises TimeoutError where that takes too long."""
+async def wait_for(receiver: Receiver, *spans: str) -> list[Seen]:
+    """What was received, once there are spans of all these names. Raises TimeoutError where that takes too long."""
     async with asyncio.timeout(ARRIVES_WITHIN):
-        while not enough(seen := await receiver.spans()):  # noqa: ASYNC110  a receiver tells nobody that something has come
+        while True:
+            seen = await receiver.spans()
+            if {span.name for span in seen}.issuperset(spans):
+                return seen
             await asyncio.sleep(receiver.look_every)
-    return seen
 
 
 # --- the light one ---
