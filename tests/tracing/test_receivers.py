@@ -24,7 +24,7 @@ from .receivers import Receiver, Receiving, Seen, phoenix, tapped, wait_for
 ORDERS: Final = str(Path(__file__).with_name("orders.py"))
 LOG: Final = "PERDURE_PROCESS_LOG"  # the environment variable that says where the real log is
 RECEIPT: Final = Path("../shared/data/receipt.csv")
-TAKES: Final = 40.0  # seconds, at most
+TAKES: Final = 50.0  # seconds, at most
 EXPORT_EVERY: Final = "50"  # milliseconds
 QUEUE: Final = 100_000  # spans: the SDK drops what does not fit
 
@@ -55,7 +55,7 @@ LINEAGE: Final = Counter(
     }
 )
 LAST_BEFORE: Final = ("POST /orders", "resume Order: return_courier")  # of all that is exported before the kill
-CLOSED: Final = "closed"  # the last span of a program that ends by itself
+CLOSED: Final = "closed"  # the last span of a host that ends by itself
 OF_THE_HOST: Final = frozenset({names.COMMIT, names.RECOVER, CLOSED})  # traces of their own: a batch is of many
 
 
@@ -80,7 +80,7 @@ async def tell_order(receiving: Receiving, place: Path) -> list[Seen]:
         async with asyncio.timeout(TAKES):
             await first_life(receiver, place)
             assert await second_life(receiver, place) == ["charging o-1, attempt 2", "a parcel for o-1, paid 4200, approved by bob"]
-            return await wait_for(receiver, CLOSED)
+            return await wait_for(receiver, lambda seen: has(seen, CLOSED) and len(of_the_order(seen)) >= LINEAGE.total())
 
 
 async def first_life(receiver: Receiver, place: Path) -> None:
@@ -88,7 +88,7 @@ async def first_life(receiver: Receiver, place: Path) -> None:
     try:
         assert host.stdout is not None
         assert await host.stdout.readline() == b"charging o-1, attempt 1\n"
-        await wait_for(receiver, *LAST_BEFORE)
+        await wait_for(receiver, lambda seen: has(seen, *LAST_BEFORE))
     finally:
         host.kill()
         await host.communicate()
@@ -109,6 +109,10 @@ async def started(receiver: Receiver, place: Path, *arguments: str) -> asyncio.s
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": EXPORT_EVERY}
     command = [sys.executable, "-W", "error", ORDERS, str(place / "store"), *arguments]
     return await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environment)
+
+
+def has(seen: list[Seen], *spans: str) -> bool:
+    return {span.name for span in seen}.issuperset(spans)
 
 
 def of_the_order(spans: Iterable[Seen]) -> list[Seen]:
@@ -185,10 +189,9 @@ async def tell_cases(receiving: Receiving, log: list[Event], place: Path) -> lis
         provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=QUEUE, schedule_delay_millis=100))
         try:
             await play(log, f"lmdb:{place}/store", provider)
-            provider.get_tracer("log").start_span(CLOSED).end()
         finally:
             await asyncio.to_thread(provider.shutdown)
-        return await wait_for(receiver, CLOSED)
+        return await wait_for(receiver, lambda seen: sum(span.name == "handle Case.record" for span in seen) >= len(log))
 
 
 def cases_of(log: list[Event]) -> list[list[str]]:
