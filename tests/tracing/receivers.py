@@ -22,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-PHOENIX: Final = Path(".venv-integration/bin/python")  # `make integration` puts it there
+PHOENIX: Final = Path(".venv-integration/bin/phoenix")  # `make integration` puts it there
 STARTS_WITHIN: Final = 120.0  # seconds; it imports for twenty
 STOPS_WITHIN: Final = 15.0
 LOOK_EVERY: Final = 0.2
@@ -202,7 +202,7 @@ async def phoenix(place: Path) -> AsyncIterator[Receiver]:
     chosen = {"PHOENIX_HOST": "127.0.0.1", "PHOENIX_PORT": str(port), "PHOENIX_WORKING_DIR": str(place), "HOME": str(place)}
     environment = {**os.environ, **QUIET, **chosen}
     with (place / "log").open("wb") as log:
-        command = [str(PHOENIX.absolute()), "-c", ON_LOOPBACK, "serve"]
+        command = [str(PHOENIX.absolute().with_name("python")), "-c", ON_LOOPBACK, "serve"]
         process = await asyncio.create_subprocess_exec(*command, cwd=place, env=environment, stdout=log, stderr=log)
     try:
         await _until(receiver.is_serving, process, place / "log")
