@@ -10,7 +10,10 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import final
 
+import msgspec
+
 from ..storage import Offer, Store, StoreFull
+from ..tracing import admitted
 from ._activation import Delivery
 from ._define import MAX_NAME_BYTES
 from ._dispatch import Dispatcher
@@ -75,6 +78,12 @@ def _opened(offer: Offer) -> tuple[ActorId, Envelope, Exception | None]:
             raise DamagedRecord(what)
         if len(row.type.encode()) > MAX_NAME_BYTES:
             raise DamagedRecord("the name of the type that it is for is longer than any")
-        return actor_id(row.type, row.key), row.envelope, None
+        return actor_id(row.type, row.key), _with_fit_headers(row.envelope), None
     except (DamagedRecord, KeyTooLong, InvalidKey) as damage:
         return ActorId("(inbox)", f"offer {offer.number}"), damaged_envelope(offer.payload), damage
+
+
+def _with_fit_headers(envelope: Envelope) -> Envelope:
+    """All that follows from a message carries its headers, and is stored with them: megabytes of them would be, again and again."""
+    headers = admitted(envelope.headers)
+    return envelope if headers == envelope.headers else msgspec.structs.replace(envelope, headers=headers)

@@ -6,11 +6,12 @@ It is only there where an SDK listens. Nothing is told before it is durable, not
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from typing import Any, Final, final
 
-from opentelemetry.context import attach
+from opentelemetry.context import Context, attach
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, SpanKind, set_span_in_context
 
 from ..storage import Committed, marker_key, unpack
@@ -43,12 +44,15 @@ from ._settings import Settings
 from ._step import idempotency_key_of
 from ._turn import Turn
 
+logger = logging.getLogger("perdure.tracing")
+
 _UNSEEN: Final = NonRecordingSpan(SpanContext(1, 1, is_remote=False))
 MAX_LINKS: Final = 32  # of a commit, to its turns
 IDLE_AFTER: Final = 0.01  # seconds: without another commit, under which the loop has time, what is durable is seen after so long
 SLICE: Final = 0.001  # seconds of making spans before others get the loop
 SLICE_IN_A_CROWD: Final = 0.004  # likewise, while so many wait that they might become more and more: turns have slices of 2 ms
 CROWD: Final = 10_000
+MOST: Final = 100_000  # some 100 MB of drafts: who takes so long over spans that more would wait does not get these
 
 _RESUMING: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
 _TIMERS: Final = frozenset({Kind.FIRING, Kind.TIMER})
@@ -99,7 +103,7 @@ class TurnSpan:
         """As `TurnTrace.takes`."""
         context = context_of(headers)
         if context is not None:
-            self.span.add_link(context)
+            self._spans.link(self.draft, context)
 
     def start_again(self) -> None:
         """As `TurnTrace.start_again`."""
@@ -120,13 +124,15 @@ class Telemetry:
         self._link_after: Final = math.inf if after is None else after.total_seconds()
         self._began: Final = epoch.clock.now()
         self._told: Final[deque[Draft | tuple[Committed, float]]] = deque()  # what is durable and to be seen; behind a batch's, its commit
+        self._dropped = 0
         self._seen: list[SpanContext] = []  # of the batch that is being told of
         self._loop: Final = asyncio.get_running_loop()
         self._next: asyncio.Handle | None = None
-        BEGINNING.run(attach, set_span_in_context(AmbientSpan(_of_this_turn)))
+        BEGINNING.run(attach, set_span_in_context(AmbientSpan(_of_this_turn), Context()))
+        epoch.renew_spare()  # which began before
 
     def __repr__(self) -> str:
-        return f"<Telemetry of {self._epoch.fence}: {self._pending!r}>"
+        return f"<Telemetry of {self._epoch.fence}: {self._pending!r}, {len(self._told)} to be seen, {self._dropped} dropped>"
 
     def sending(self, request: Request, *, ask: bool) -> Sending | None:
         """A message that a caller sends from within a trace; None where there is none."""
@@ -151,7 +157,7 @@ class Telemetry:
             kind = SpanKind.INTERNAL
             attributes[names.TIMER_DUE] = envelope.due
             attributes[names.TIMER_LATE] = now - envelope.due
-        draft = Draft(_name_of(activation.actor, envelope), kind, now, attributes, parent, links)
+        draft = Draft(_name_of(activation, envelope), kind, now, attributes, parent, links)
         turn.trace = TurnSpan(self._spans, draft, headers)
 
     def _lineage(
@@ -266,11 +272,21 @@ class Telemetry:
     def committed(self, committed: Committed) -> None:
         """As `Observer.committed`."""
         drafts = self._pending.release((self._number, committed.number))
-        if drafts:
+        if len(self._told) + len(drafts) > MOST:
+            self._drop(len(drafts))
+        elif drafts:
             self._told.extend(drafts)
             self._told.append((committed, self._epoch.clock.now()))
-            if self._next is None:
-                self._next = self._loop.call_later(IDLE_AFTER, self._see_some)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._next is None:
+            self._next = self._loop.call_later(IDLE_AFTER, self._see_some)
+
+    def _drop(self, count: int) -> None:
+        if not self._dropped:
+            logger.error("spans are dropped: their processors take longer than the turns that they tell of; export them in batches")
+        self._dropped += count
 
     def drain(self) -> None:
         """Have everything seen that is durable."""
@@ -345,11 +361,14 @@ def _of_this_turn() -> Span:
     return turn.trace.span if isinstance(turn.trace, TurnSpan) else INVALID_SPAN
 
 
-def _name_of(actor: ActorId, envelope: Envelope) -> str:
-    kind = envelope.kind
+def _name_of(activation: Activation, envelope: Envelope) -> str:
+    kind, type_name = envelope.kind, activation.actor.type
     if kind is Kind.FIRING:
-        return f"{names.TIMER} {actor.type}"
-    return f"{_operation(kind)} {actor.type}{': ' if kind in _RESUMING else '.'}{envelope.name if kind in _NAMED else kind.name.lower()}"
+        return f"{names.TIMER} {type_name}"
+    name = envelope.name if kind in _NAMED else kind.name.lower()
+    if kind in _CALLS and _call_of(activation.definition, envelope) is None:
+        name = names.UNKNOWN  # what a sender calls what is not there may be anything
+    return f"{_operation(kind)} {type_name}{': ' if kind in _RESUMING else '.'}{name}"
 
 
 def _operation(kind: Kind) -> str:
@@ -364,7 +383,7 @@ def _is_put_aside(activation: Activation, item: Item) -> bool:
 
 
 def _arguments(definition: Definition, envelope: Envelope) -> tuple[Any, Any] | None:
-    call: Call | None = definition.handlers.get(envelope.name) or definition.waits.get(envelope.name)
+    call = _call_of(definition, envelope)
     return None if call is None or envelope.kind not in _CALLS else _decoded(call, envelope.payload, envelope.form)
 
 
@@ -373,3 +392,7 @@ def _decoded(call: Call, payload: bytes, form: Form) -> tuple[Any, Any] | None:
         return call.decode(payload, form)
     except Exception:  # noqa: BLE001  decoding runs the user's code; the turn itself will say what is wrong
         return None
+def _call_of(definition: Definition, envelope: Envelope) -> Call | None:
+    return definition.handlers.get(envelope.name) or definition.waits.get(envelope.name)
+
+

@@ -6,7 +6,7 @@
 import typing
 
 from . import _names as names
-from ._context import Headers, context_of, enter, headers_of, is_sampled, outgoing_headers, surroundings_of, trace_id_of
+from ._context import Headers, admitted, context_of, enter, headers_of, is_sampled, outgoing_headers, surroundings_of, trace_id_of
 from ._pending import BatchId, PendingSpans
 from ._settings import LINK_AFTER, Capture, Tracing
 
@@ -34,6 +34,7 @@ __all__ = [
     "Spans",
     "Trace",
     "Tracing",
+    "admitted",
     "context_of",
     "enter",
     "headers_of",

@@ -20,6 +20,8 @@ Headers: TypeAlias = dict[str, str]
 # W3C Trace Context, 3.2: version-trace_id-parent_id-flags; a later version may have more behind them.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED: Final = 1
+# Characters. Of `baggage` the W3C asks for so many (3.3.2), and OpenTelemetry takes no more; of `tracestate` 32 members fit, as most are.
+_LONGEST: Final = {"traceparent": 256, "tracestate": 4_096, "baggage": 8_192}
 
 
 def outgoing_headers() -> Headers | None:
@@ -32,19 +34,42 @@ def outgoing_headers() -> Headers | None:
     if not get_current():  # as of most callers
         return None
     found = trace.get_current_span().get_span_context()
-    headers = headers_of(found) if found.is_valid else {}
+    headers = headers_of(found)
     if baggage.get_all():
-        from opentelemetry.baggage.propagation import W3CBaggagePropagator
-
-        W3CBaggagePropagator().inject(headers)
+        _inject_baggage(headers)
     return headers or None
+
+
+def _inject_baggage(headers: Headers) -> None:
+    """Add the baggage that the caller has; none of it where it is nothing that can travel, which is no reason to send nothing at all."""
+    from opentelemetry.baggage.propagation import W3CBaggagePropagator
+
+    injected: Headers = {}
+    try:
+        W3CBaggagePropagator().inject(injected)
+    except Exception:  # noqa: BLE001  it calls `str` of whatever the user has put in
+        return
+    headers.update(admitted(injected) or {})
+
+
+def admitted(headers: Headers | None) -> Headers | None:
+    """Of headers from outside those that are the trace's; nothing too long to be passed on with all that follows from a message."""
+    if headers is None:
+        return None
+    return {name: headers[name] for name, most in _LONGEST.items() if name in headers and _may_travel(headers[name], most)} or None
+
+
+def _may_travel(header: str, most: int) -> bool:
+    return len(header) <= most and header.isascii()
 
 
 def headers_of(context: SpanContext, others: Mapping[str, str] | None = None) -> Headers:
     """The headers of what a span has caused; the baggage is that of the `others`, which it was caused by itself."""
-    headers = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"}
-    if context.trace_state:
-        headers["tracestate"] = context.trace_state.to_header()
+    headers: Headers = {}
+    if context.is_valid:
+        headers["traceparent"] = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
+        if context.trace_state:
+            headers["tracestate"] = context.trace_state.to_header()
     if others is not None and "baggage" in others:
         headers["baggage"] = others["baggage"]
     return headers

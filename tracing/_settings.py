@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ._spans import Spans
 
 Capture: TypeAlias = Callable[[str, tuple[Any, ...], dict[str, Any]], object]
+
+logger = logging.getLogger("perdure.tracing")
 
 LINK_AFTER: Final = timedelta(hours=1)  # back-ends look for a trace within hours: one of three weeks they show in parts, if at all
 
@@ -68,7 +71,14 @@ class Tracing:
         return provider.get_meter(SCOPE)
 
     def payload(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """What is told of a call's arguments; None for nothing."""
+        """What is told of a call's arguments; None for nothing, and where what is to say it fails."""
+        try:
+            return self._payload(name, args, kwargs)
+        except Exception:  # the hook's, or of some `__repr__`
+            logger.exception("the payload of %s is not told", name)
+            return None
+
+    def _payload(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         capture = self.capture_payloads
         if capture is True:
             given = [*(repr(each) for each in args), *(f"{key}={value!r}" for key, value in kwargs.items())]

@@ -5,12 +5,14 @@ A span reaches the SDK's processors only when what it tells of is known to have 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
     Span,
@@ -34,6 +36,8 @@ T = TypeVar("T")
 _EMPTY: Final = Context()
 _FAILED: Final = Status(StatusCode.ERROR)
 NANOSECONDS: Final = 1e9
+
+logger = logging.getLogger("perdure.tracing")
 
 
 @final
@@ -73,14 +77,15 @@ class Draft:
 
 @final
 class Spans:
-    """Makes spans of drafts."""
+    """Makes spans of drafts. Whatever a sampler or a processor raises ends here, as a span that is not recorded."""
 
     __module__ = "perdure.tracing"
 
-    __slots__ = ("_tracer",)
+    __slots__ = ("_has_complained", "_tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Final = tracer
+        self._has_complained = False
 
     def __repr__(self) -> str:
         return f"<Spans by {self._tracer!r}>"
@@ -89,22 +94,48 @@ class Spans:
         """Have the draft's span begin, since its id is needed; it is not ended, so nobody sees it yet."""
         span = draft.span
         if span is None:
-            parent = _EMPTY if draft.parent is None else set_span_in_context(NonRecordingSpan(draft.parent), _EMPTY)
-            span = draft.span = self._tracer.start_span(
-                draft.name,
-                parent,
-                draft.kind,
-                draft.attributes,
-                None if draft.links is None else [Link(each) for each in draft.links],
-                int(draft.start * NANOSECONDS),
-                record_exception=False,
-                set_status_on_exception=False,
-            )
-            draft.attributes = {}
+            try:
+                span = self._start(draft)
+            except Exception as error:  # noqa: BLE001  samplers and processors raise whatever they like
+                self._complain(error)
+                span = NonRecordingSpan(draft.parent or INVALID_SPAN_CONTEXT)
+            draft.span, draft.attributes = span, {}
         return span
+
+    def _start(self, draft: Draft) -> Span:
+        return self._tracer.start_span(
+            draft.name,
+            _EMPTY if draft.parent is None else set_span_in_context(NonRecordingSpan(draft.parent), _EMPTY),
+            draft.kind,
+            draft.attributes,
+            None if draft.links is None else [Link(each) for each in draft.links],
+            int(draft.start * NANOSECONDS),
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+
+    def link(self, draft: Draft, context: SpanContext) -> None:
+        """Link the draft's span, which begins by that, to another one."""
+        try:
+            self.begin(draft).add_link(context)
+        except Exception as error:  # noqa: BLE001  likewise
+            self._complain(error)
 
     def finish(self, draft: Draft) -> SpanContext | None:
         """What the draft tells of has happened: let its span be seen. Returns None where it is not recorded."""
+        try:
+            return self._finish(draft)
+        except Exception as error:  # noqa: BLE001  likewise
+            self._complain(error)
+            return None
+
+    def _complain(self, error: Exception) -> None:
+        """Once: there are thousands of spans a second."""
+        if not self._has_complained:
+            self._has_complained = True
+            logger.error("spans are lost, since what processes them fails; this is said once", exc_info=error)
+
+    def _finish(self, draft: Draft) -> SpanContext | None:
         if draft.error is not None:
             draft.attributes[names.ERROR_TYPE] = draft.error
         span = self.begin(draft)
@@ -209,6 +240,10 @@ class AmbientSpan(Span):
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         """As the turn's span."""
         self._current().add_event(name, attributes, timestamp)
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        """As the turn's span."""
+        self._current().add_link(context, attributes)
 
     def update_name(self, name: str) -> None:
         """Left to the host."""
