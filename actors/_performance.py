@@ -273,8 +273,8 @@ class Performer:
 
 
 def _headers_of(envelope: Envelope, standing: Standing) -> dict[str, str] | None:
-    """The trace context of a turn: its sender's, but where what waits goes on with it, that of what waits."""
-    if standing.trace is None or (envelope.headers is not None and envelope.kind in OF_ITS_SENDER):
+    """The trace context of a turn: its sender's, or of who has set a timer, but where what waits goes on with it, that of what waits."""
+    if standing.trace is None or (envelope.headers is not None and (envelope.kind in OF_ITS_SENDER or envelope.kind is Kind.TIMER)):
         return envelope.headers
     return standing.trace
 

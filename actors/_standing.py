@@ -175,7 +175,8 @@ class StandingDraft:
         self._note_version()
         if not self.logged:
             put_checkpoint(batch, suffix, Checkpoint(self._activation.snapshot, python_version(), anyio_version()))
-        if not self.logged or (turn.trace is not None and turn.trace.is_root):
+        is_its_own = turn.headers is self.trace  # a message that brings its own has it for itself
+        if not self.logged or (is_its_own and turn.trace is not None and turn.trace.is_root):
             self.trace = turn.onward
         entry = LogEntry(turn.number, item.seq, turn.time, item.envelope, taken.asked, turn.attempt)
         self.size += put_log_entry(batch, suffix, self.logged, entry)

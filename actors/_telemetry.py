@@ -167,14 +167,14 @@ class Telemetry:
         parent = context_of(headers)
         if parent is None:
             return None, linked(context_of(other))
-        if envelope.kind is Kind.CONTINUE or self._gap(activation, envelope) > self._link_after:
+        if envelope.kind is Kind.CONTINUE or self._gap(activation, envelope, headers) > self._link_after:
             return None, linked(parent, context_of(other))
         return parent, None if other is None else linked(context_of(other), parent=parent)
 
-    def _gap(self, activation: Activation, envelope: Envelope) -> float:
+    def _gap(self, activation: Activation, envelope: Envelope, headers: Headers | None) -> float:
         """The seconds in which nothing was heard of what goes on with the message."""
-        snapshot = activation.snapshot
-        before = envelope.sent_at if snapshot is None or envelope.kind in OF_ITS_SENDER else snapshot.updated
+        snapshot, is_its_senders = activation.snapshot, envelope.kind in OF_ITS_SENDER and headers is envelope.headers
+        before = envelope.sent_at if snapshot is None or is_its_senders else snapshot.updated
         return self._epoch.clock.now() - before
 
     def _attributes(self, activation: Activation, item: Item, turn: Turn) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from perdure.actors import (
     continue_as_new,
     current_actor,
     durable_actor,
+    on_activate,
     on_event,
     on_signal,
     on_timer,
@@ -146,6 +147,60 @@ class Sleeper:
         await asyncio.sleep(86_400)
         if lives > 1:
             continue_as_new(lives - 1)
+
+
+@durable_actor
+class Waiting:
+    """Waits for weeks, and makes spans of its own meanwhile."""
+
+    @workflow
+    async def run(self) -> None:
+        await asyncio.sleep(30 * 86_400)
+
+    @on_event
+    def remind(self) -> None:
+        set_timer(Waiting.ring, after=timedelta(minutes=5))
+
+    @on_timer
+    def ring(self) -> None: ...
+
+    @on_event
+    def make(self) -> None:
+        Making.tracer.start_span("theirs").end()
+
+    @on_signal
+    def fail(self) -> None:
+        self.make()
+        raise ValueError
+
+
+class Making:
+    tracer: trace.Tracer
+    began: asyncio.Event
+
+
+@step
+async def hang() -> None:
+    with Making.tracer.start_as_current_span("theirs"):
+        Making.began.set()
+        await asyncio.sleep(86_400)
+
+
+@durable_actor
+class Hanging:
+    @workflow
+    async def run(self) -> None:
+        await hang()
+
+
+@durable_actor
+class Fragile:
+    @on_activate
+    def wake(self) -> None:
+        raise ValueError
+
+    @on_event
+    def take(self) -> None: ...
 
 
 @durable_actor
@@ -307,6 +362,16 @@ async def test_a_named_timer_is_caused_by_the_turn_that_has_set_it(listener: Lis
     assert (told[names.MESSAGE_KIND], told[names.TIMER_LATE]) == ("timer", 0.0)
 
 
+async def test_a_named_timer_of_a_workflow_that_waits_is_caused_by_who_has_set_it(listener: Listener) -> None:
+    async with World(tracing=listener.tracing()) as world:
+        waiting = await world.start(Waiting.run, "w-1")
+        with listener.tracer.start_as_current_span("elsewhere"):
+            await waiting.ask(Waiting.remind)
+        await world.advance(timedelta(minutes=6))
+
+    assert Told("timer Waiting.ring", INTERNAL, "handle Waiting.remind", ("handle Waiting.run",)) in listener.told
+
+
 # --- long gaps ---
 
 
@@ -324,6 +389,27 @@ async def test_a_user_may_have_one_trace_whatever_the_gaps(listener: Listener) -
         await world.run_until_idle()
 
     assert listener.told == {Told("handle Sleeper.run", CONSUMER), Told("timer Sleeper", INTERNAL, "handle Sleeper.run")}
+
+
+async def test_a_message_without_a_trace_does_not_go_on_in_one_of_long_ago(listener: Listener) -> None:
+    Making.tracer = listener.tracer
+    async with World(tracing=listener.tracing()) as world:
+        waiting = await world.start(Waiting.run, "w-1")
+        await world.advance(timedelta(days=1))
+        await waiting.ask(Waiting.make)
+
+    assert Told("handle Waiting.make", CONSUMER, None, ("handle Waiting.run",)) in listener.told
+
+
+async def test_what_waits_stays_in_its_trace_whatever_messages_come_late(listener: Listener) -> None:
+    Making.tracer = listener.tracer
+    async with World(tracing=listener.tracing(link_after=timedelta(minutes=-1))) as world:  # all is late
+        waiting = await world.start(Waiting.run, "w-1")
+        with listener.tracer.start_as_current_span("elsewhere"):
+            await waiting.ask(Waiting.make)
+        await world.run_until_idle()
+
+    assert Told("timer Waiting", INTERNAL, None, ("handle Waiting.run",)) in listener.told
 
 
 async def test_each_life_has_a_trace_that_is_linked_to_the_one_before(listener: Listener) -> None:
