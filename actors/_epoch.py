@@ -58,12 +58,16 @@ class Listener(Protocol):
         """It was handled, was `kept` until somebody waits for it, or has failed: what came of it is part of the open batch."""
         ...
 
+    def put_off(self, item: Item, turn: Turn) -> None:
+        """It has failed, and is tried again in a turn of its own, once what waits was replayed."""
+        ...
+
     def begin_attempt(self, work: Outstanding) -> None:
         """An attempt at a step begins, in the task that it is called in."""
         ...
 
     def end_attempt(self, work: Outstanding) -> None:
-        """It has ended: what came of it is part of the open batch."""
+        """It has ended: what came of it is staged; nothing, if nobody waits for it any more, or the host is about to end."""
         ...
 
 

@@ -199,7 +199,7 @@ class Performer:
         if activation.failed[0] == item.seq:
             turn.attempt += activation.failed[1]
         allowed = SIGNAL_ATTEMPTS if item.envelope.kind is Kind.SIGNAL else 1
-        while (instance := self._instance(activation, turn)) is not None:
+        while (instance := self._instance(activation, item, turn)) is not None:
             was_suspended = activation.status is Status.SUSPENDED
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
@@ -213,8 +213,10 @@ class Performer:
             if attempts >= allowed:
                 self._fail(activation, item, taken, turn, attempts)
                 return
-            if was_suspended:
-                return  # what waits has to be replayed before the next attempt
+            if was_suspended:  # what waits has to be replayed before the next attempt
+                if self._epoch.telemetry is not None:
+                    self._epoch.telemetry.put_off(item, turn)
+                return
             turn.start_again()
 
     def _fail(self, activation: Activation, item: Item, error: BaseException, turn: Turn, attempts: int) -> None:
@@ -255,7 +257,7 @@ class Performer:
             self._epoch.renew_spare().evict()
         activation.forget_instance()
 
-    def _instance(self, activation: Activation, turn: Turn) -> object | None:
+    def _instance(self, activation: Activation, item: Item, turn: Turn) -> object | None:
         """The actor's instance, or None if it cannot be had; then the actor is quarantined."""
         try:
             if self._epoch.charges:
@@ -266,6 +268,7 @@ class Performer:
         except BaseException as error:  # noqa: BLE001  decoding and activation hooks run the user's code
             activation.forget_instance()
             self._settlement.quarantine(activation, error)
+            self._tell(activation, item, turn, error)
             return None
         if self._epoch.charges:
             self._settlement.books.discharge(activation.decoding)

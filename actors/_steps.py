@@ -300,9 +300,9 @@ class Steps:
             outcome = work.cancelled() if work.row.ending else await see_to(work)
             if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
+        finally:
             if work.span is not None:
                 self._tell_end(work)
-        finally:
             self._leave(work)
 
     def _tell_end(self, work: Outstanding) -> None:

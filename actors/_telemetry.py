@@ -35,7 +35,7 @@ from ._coroutines import AMBIENT, BEGINNING
 from ._define import Definition
 from ._envelope import STARTS, Envelope, Form, Kind, verb_of
 from ._epoch import Epoch
-from ._ids import ActorId
+from ._ids import ActorId, MessageId
 from ._mailbox import Item
 from ._outstanding import Outstanding
 from ._performance import OF_ITS_SENDER
@@ -126,6 +126,7 @@ class Telemetry:
         self._told: Final[deque[Draft | tuple[Committed, float]]] = deque()  # what is durable and to be seen; behind a batch's, its commit
         self._dropped = 0
         self._seen: list[SpanContext] = []  # of the batch that is being told of
+        self._put_off: Final[dict[MessageId, TurnSpan]] = {}  # of signals that are tried again
         self._loop: Final = asyncio.get_running_loop()
         self._next: asyncio.Handle | None = None
         BEGINNING.run(attach, set_span_in_context(AmbientSpan(_of_this_turn), Context()))
@@ -144,6 +145,9 @@ class Telemetry:
         """As `Listener.begin_turn`; its headers are those of the trace that the turn belongs to."""
         headers = turn.headers
         if is_sampled(headers) is False:
+            return
+        if self._put_off and (trace := self._put_off.pop(item.envelope.id, None)) is not None:
+            turn.trace = trace
             return
         envelope, other = item.envelope, None
         if activation.snapshot is not None and activation.snapshot.standing is not None:
@@ -225,6 +229,12 @@ class Telemetry:
             if _is_put_aside(activation, item):
                 attributes[names.DEAD_LETTER] = True
 
+    def put_off(self, item: Item, turn: Turn) -> None:
+        """As `Listener.put_off`."""
+        if isinstance(turn.trace, TurnSpan):
+            turn.trace.start_again()
+            self._put_off[item.envelope.id] = turn.trace
+
     # --- attempts at steps ---
 
     def begin_attempt(self, work: Outstanding) -> None:
@@ -258,9 +268,13 @@ class Telemetry:
         if draft is None:
             return
         draft.end = self._epoch.clock.now()
-        batch = self._epoch.commit.gate.number
-        draft.attributes[names.BATCH] = batch
-        self._park(draft, batch)
+        gate = self._epoch.commit.newest
+        if gate is None:  # nothing came of it, and that nobody waits for it, if so, is durable
+            self._told.append(draft)
+            self._wake()
+        else:
+            draft.attributes[names.BATCH] = gate.number
+            self._park(draft, gate.number)
 
     # --- commits ---
 
@@ -358,7 +372,10 @@ def _of_this_turn() -> Span:
         return INVALID_SPAN
     if turn.is_replay:
         return _UNSEEN
-    return turn.trace.span if isinstance(turn.trace, TurnSpan) else INVALID_SPAN
+    if isinstance(turn.trace, TurnSpan):
+        return turn.trace.span
+    context = context_of(turn.headers)  # a trace that is not sampled
+    return INVALID_SPAN if context is None else NonRecordingSpan(context)
 
 
 def _name_of(activation: Activation, envelope: Envelope) -> str:
@@ -379,7 +396,8 @@ def _is_put_aside(activation: Activation, item: Item) -> bool:
     """Whether a message that has failed is not tried again."""
     back_off = None if activation.snapshot is None else activation.snapshot.back_off
     is_again = back_off is not None and back_off.seq == item.seq
-    return not is_again and not item.envelope.ask and activation.failure is None
+    is_put_aside = not item.envelope.ask and item.envelope.kind is not Kind.SPAWN  # of which the parent is told
+    return is_put_aside and not is_again and activation.failure is None
 
 
 def _arguments(definition: Definition, envelope: Envelope) -> tuple[Any, Any] | None:
@@ -387,12 +405,12 @@ def _arguments(definition: Definition, envelope: Envelope) -> tuple[Any, Any] | 
     return None if call is None or envelope.kind not in _CALLS else _decoded(call, envelope.payload, envelope.form)
 
 
+def _call_of(definition: Definition, envelope: Envelope) -> Call | None:
+    return definition.handlers.get(envelope.name) or definition.waits.get(envelope.name)
+
+
 def _decoded(call: Call, payload: bytes, form: Form) -> tuple[Any, Any] | None:
     try:
         return call.decode(payload, form)
     except Exception:  # noqa: BLE001  decoding runs the user's code; the turn itself will say what is wrong
         return None
-def _call_of(definition: Definition, envelope: Envelope) -> Call | None:
-    return definition.handlers.get(envelope.name) or definition.waits.get(envelope.name)
-
-

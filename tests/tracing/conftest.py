@@ -8,11 +8,25 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, Tracer
 from perdure.tracing import Tracing, names
 
 OF_HOSTS: Final = {names.COMMIT, names.RECOVER}
+
+
+@final
+class Quiet(Sampler):
+    """Takes everything but what is called so."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def should_sample(self, parent_context: object, trace_id: int, name: str, *_: object, **__: object) -> SamplingResult:
+        return SamplingResult(Decision.DROP if name == self._name else Decision.RECORD_AND_SAMPLE)
+
+    def get_description(self) -> str:
+        return "quiet"
 
 
 class Told(NamedTuple):

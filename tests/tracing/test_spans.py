@@ -36,9 +36,9 @@ from perdure.actors import (
 from perdure.actors._coroutines import current_turn
 from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
-from perdure.tracing import Tracing, names, outgoing_headers, trace_id_of
+from perdure.tracing import Draft, PendingSpans, Tracing, names, outgoing_headers, trace_id_of
 
-from .conftest import Listener, Told
+from .conftest import Listener, Quiet, Told
 
 pytestmark = [pytest.mark.anyio, pytest.mark.promise("traced-once")]
 
@@ -510,6 +510,87 @@ async def test_baggage_reaches_a_step_after_a_restart(listener: Listener) -> Non
         await world.restart()
 
         assert await carrier.result() == "acme"
+
+
+async def test_what_code_makes_in_a_trace_that_is_not_sampled_is_not_seen() -> None:
+    listener = Listener(ParentBased(Quiet("POST /orders")))
+    Making.tracer = listener.tracer
+    async with World(tracing=listener.tracing()) as world:
+        with listener.tracer.start_as_current_span("POST /orders"):
+            await world.ref(Waiting, "w-1").ask(Waiting.make)
+
+    assert listener.told == set()
+
+
+# --- what has begun is seen ---
+
+
+async def test_an_attempt_that_is_given_up_is_told(listener: Listener) -> None:
+    Making.tracer, Making.began = listener.tracer, asyncio.Event()
+    async with World(tracing=listener.tracing()) as world:
+        hanging = await world.start(Hanging.run, "h-1")
+        await Making.began.wait()
+        await hanging.terminate()
+        await world.settled()
+
+        assert listener.attributes(f"step {hang.name}")[names.ERROR_TYPE] == "CancelledError"
+
+
+async def test_an_attempt_that_ends_with_its_host_is_told(listener: Listener) -> None:
+    Making.tracer, Making.began = listener.tracer, asyncio.Event()
+    async with World(tracing=listener.tracing()) as world:
+        await world.start(Hanging.run, "h-1")
+        await Making.began.wait()
+
+    assert Told("theirs", INTERNAL, f"step {hang.name}") in listener.told
+
+
+async def test_a_turn_whose_actor_cannot_be_brought_to_memory_is_told(listener: Listener) -> None:
+    async with World(tracing=listener.tracing()) as world:
+        await world.ref(Fragile, "f-1").send_event(Fragile.take)
+        await world.settled()
+
+    assert listener.attributes("handle Fragile.take")[names.ERROR_TYPE] == "ValueError"
+
+
+async def test_a_signal_that_is_tried_again_after_a_replay_is_told_once(listener: Listener) -> None:
+    Making.tracer = listener.tracer
+    async with World(tracing=listener.tracing()) as world:
+        await send_signal(await world.start(Waiting.run, "w-1"), Waiting.fail)
+        await world.settled()
+
+    turn = listener.span("handle Waiting.fail")
+    made = [span.parent for span in listener.spans if span.name == "theirs"]
+    assert (dict(turn.attributes or {})[names.ATTEMPT], made) == (3, [turn.context] * 3)
+
+
+async def test_a_child_that_cannot_begin_is_no_dead_letter(listener: Listener) -> None:
+    number: Any = "no number"
+
+    @durable_actor
+    class Parent:
+        @workflow
+        async def run(self) -> None:
+            await spawn(Child.run, "c-1", number).result()
+
+    @durable_actor(codec="msgspec")
+    class Child:
+        @workflow
+        async def run(self, number: int) -> None: ...
+
+    async with World([Parent, Child], tracing=listener.tracing()) as world:
+        await world.start(Parent.run, "p-1")
+        await world.run_until_idle()
+
+    attributes = listener.attributes("handle Child.run")
+    assert (names.ERROR_TYPE in attributes, names.DEAD_LETTER in attributes) == (True, False)
+
+
+def test_of_batches_before_those_of_another_process_nothing_is_told() -> None:
+    pending = PendingSpans()
+    pending.park((5, 7), Draft("handle Order.add", CONSUMER, 0.0, {}))
+
+    assert pending.settle((6, 1)) == []
 
 
 # --- payload ---
