@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections import deque
+from functools import partial
 from typing import Any, Final, final
 
 from opentelemetry.context import Context, attach
@@ -21,6 +22,7 @@ from ..tracing import (
     Headers,
     Sending,
     Spans,
+    began_at,
     context_of,
     headers_of,
     is_sampled,
@@ -38,7 +40,7 @@ from ._epoch import Epoch
 from ._ids import ActorId, MessageId
 from ._mailbox import Item
 from ._outstanding import Outstanding
-from ._performance import OF_ITS_SENDER
+from ._records import Status
 from ._ref import Request
 from ._settings import Settings
 from ._step import idempotency_key_of
@@ -62,13 +64,14 @@ _NAMED: Final = _CALLS | {Kind.OUTCOME, Kind.TIMER}
 
 @final
 class TurnSpan:
-    """As `TurnTrace`. `headers_in` are those by which the turn was caused."""
+    """As `TurnTrace`. `headers_in` are those by which the turn was caused; `began` is when its trace did, in seconds since the epoch."""
 
-    __slots__ = ("_headers", "_headers_in", "_now", "_spans", "draft", "is_root", "sent")
+    __slots__ = ("_began", "_headers", "_headers_in", "_spans", "draft", "is_root", "sent")
 
-    def __init__(self, spans: Spans, draft: Draft, headers_in: Headers | None) -> None:
+    def __init__(self, spans: Spans, draft: Draft, headers_in: Headers | None, began: float) -> None:
         self._spans: Final = spans
         self._headers_in: Final = headers_in
+        self._began: Final = began
         self._headers: Headers | None = None
         self.draft: Final = draft
         self.is_root: Final = draft.parent is None
@@ -88,7 +91,7 @@ class TurnSpan:
     def headers(self) -> Headers:
         """As `TurnTrace.headers`."""
         if self._headers is None:
-            self._headers = headers_of(self.span.get_span_context(), self._headers_in)
+            self._headers = headers_of(self.span.get_span_context(), self._headers_in, self._began)
         return self._headers
 
     def sends(self, kind: Kind, name: str, target: ActorId, *, ask: bool) -> Headers:
@@ -97,7 +100,7 @@ class TurnSpan:
             return self.headers
         draft = message_draft(verb_of(kind, ask=ask), target.type, target.key, name, self.draft.start, self.span.get_span_context())
         self.sent.append(draft)
-        return headers_of(self._spans.begin(draft).get_span_context(), self._headers_in)
+        return headers_of(self._spans.begin(draft).get_span_context(), self._headers_in, self._began)
 
     def takes(self, headers: Headers | None) -> None:
         """As `TurnTrace.takes`."""
@@ -143,48 +146,67 @@ class Telemetry:
 
     def begin_turn(self, activation: Activation, item: Item, turn: Turn) -> None:
         """As `Listener.begin_turn`; its headers are those of the trace that the turn belongs to."""
-        headers = turn.headers
-        if is_sampled(headers) is False:
-            return
-        if self._put_off and (trace := self._put_off.pop(item.envelope.id, None)) is not None:
+        headers, envelope = turn.headers, item.envelope
+        parent, now = context_of(headers), self._epoch.clock.now()
+        began, is_over = now, False
+        if parent is not None:
+            began = began_at(headers, envelope.sent_at or now)
+            is_over = envelope.kind is Kind.CONTINUE or now - began > self._link_after
+            if not (parent.trace_flags.sampled or is_over):
+                return
+        if self._put_off and (trace := self._put_off.pop(envelope.id, None)) is not None:
             turn.trace = trace
             return
-        envelope, other = item.envelope, None
+        other = None
         if activation.snapshot is not None and activation.snapshot.standing is not None:
             own = activation.snapshot.standing.trace
-            other = envelope.headers if headers is own else own
-        parent, links = self._lineage(activation, envelope, headers, other)
-        now = self._epoch.clock.now()
-        attributes = self._attributes(activation, item, turn)
-        kind = SpanKind.CONSUMER
+            other = context_of(envelope.headers if headers is own else own)
+        before = parent if is_over else None
+        parent = None if is_over else parent
+        links = None if other is None and before is None else linked(before, other, parent=parent)
+        draft = Draft(_name_of(activation, envelope), SpanKind.CONSUMER, now, {}, parent, links)
+        if self._has_more_to_say(envelope):
+            self._say_more(activation, envelope, draft)
+        turn.trace = TurnSpan(self._spans, draft, headers, now if parent is None else began)
+
+    def _has_more_to_say(self, envelope: Envelope) -> bool:
+        return bool(envelope.kind in _TIMERS or self._epoch.charges or self._settings.capture_payloads is not False)
+
+    def _say_more(self, activation: Activation, envelope: Envelope, draft: Draft) -> None:
+        """What has to be looked up before the turn, of those few turns that have it."""
         if envelope.kind in _TIMERS:
-            kind = SpanKind.INTERNAL
-            attributes[names.TIMER_DUE] = envelope.due
-            attributes[names.TIMER_LATE] = now - envelope.due
-        draft = Draft(_name_of(activation, envelope), kind, now, attributes, parent, links)
-        turn.trace = TurnSpan(self._spans, draft, headers)
+            draft.kind = SpanKind.INTERNAL
+            draft.attributes[names.TIMER_DUE] = envelope.due
+            draft.attributes[names.TIMER_LATE] = draft.start - envelope.due
+        charge = self._epoch.charges.get(envelope.id)
+        if charge is not None:
+            draft.attributes[names.INTERRUPTED] = charge.interrupted
+        if self._settings.capture_payloads is not False:
+            self._capture(draft.attributes, envelope.name, _arguments(activation.definition, envelope))
 
-    def _lineage(
-        self, activation: Activation, envelope: Envelope, headers: Headers | None, other: Headers | None
-    ) -> tuple[SpanContext | None, list[SpanContext] | None]:
-        """The parent of a turn, and what it links to."""
-        parent = context_of(headers)
-        if parent is None:
-            return None, linked(context_of(other))
-        if envelope.kind is Kind.CONTINUE or self._gap(activation, envelope, headers) > self._link_after:
-            return None, linked(parent, context_of(other))
-        return parent, None if other is None else linked(context_of(other), parent=parent)
+    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool) -> None:
+        """As `Listener.end_turn`."""
+        trace, turn.trace = turn.trace, None
+        if not isinstance(trace, TurnSpan):
+            return
+        draft, batch = trace.draft, activation.gate.number
+        draft.end = self._epoch.clock.now()
+        draft.details = partial(self._details, activation.actor, item, turn.number, turn.attempt, activation.status, batch)
+        self._park(draft, batch)
+        if kept:
+            draft.attributes[names.KEPT] = True
+        if error is None:
+            for sent in trace.sent:
+                self._park(sent, batch)
+        else:
+            draft.error = type(error).__name__
+            if _is_put_aside(activation, item):
+                draft.attributes[names.DEAD_LETTER] = True
 
-    def _gap(self, activation: Activation, envelope: Envelope, headers: Headers | None) -> float:
-        """The seconds in which nothing was heard of what goes on with the message."""
-        snapshot, is_its_senders = activation.snapshot, envelope.kind in OF_ITS_SENDER and headers is envelope.headers
-        before = envelope.sent_at if snapshot is None or is_its_senders else snapshot.updated
-        return self._epoch.clock.now() - before
-
-    def _attributes(self, activation: Activation, item: Item, turn: Turn) -> dict[str, Any]:
-        actor, envelope = activation.actor, item.envelope
+    def _details(self, actor: ActorId, item: Item, number: int, attempt: int, status: Status, batch: int) -> dict[str, Any]:
+        envelope = item.envelope
         kind = envelope.kind
-        attributes: dict[str, Any] = {
+        details: dict[str, Any] = {
             names.MESSAGING_SYSTEM: names.SYSTEM,
             names.OPERATION_TYPE: names.PROCESS,
             names.OPERATION_NAME: _operation(kind),
@@ -194,40 +216,16 @@ class Telemetry:
             names.ACTOR_KEY: actor.key,
             names.MESSAGE_KIND: kind.name.lower(),
             names.MESSAGE_SEQ: item.seq,
-            names.TURN: turn.number,
+            names.TURN: number,
+            names.STATUS: status.name.lower(),
             names.EPOCH: self._number,
+            names.BATCH: batch,
         }
+        if attempt > 1:
+            details[names.ATTEMPT] = attempt
         if 0.0 < envelope.sent_at < self._began:
-            attributes[names.RECOVERED] = True
-        charge = self._epoch.charges.get(envelope.id) if self._epoch.charges else None
-        if charge is not None:
-            attributes[names.INTERRUPTED] = charge.interrupted
-        if self._settings.capture_payloads is not False:
-            self._capture(attributes, envelope.name, _arguments(activation.definition, envelope))
-        return attributes
-
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool) -> None:
-        """As `Listener.end_turn`."""
-        trace, turn.trace = turn.trace, None
-        if not isinstance(trace, TurnSpan):
-            return
-        draft, batch = trace.draft, activation.gate.number
-        draft.end = self._epoch.clock.now()
-        attributes = draft.attributes
-        attributes[names.STATUS] = activation.status.name.lower()
-        attributes[names.BATCH] = batch
-        if turn.attempt > 1:
-            attributes[names.ATTEMPT] = turn.attempt
-        if kept:
-            attributes[names.KEPT] = True
-        self._park(draft, batch)
-        if error is None:
-            for sent in trace.sent:
-                self._park(sent, batch)
-        else:
-            draft.error = type(error).__name__
-            if _is_put_aside(activation, item):
-                attributes[names.DEAD_LETTER] = True
+            details[names.RECOVERED] = True
+        return details
 
     def put_off(self, item: Item, turn: Turn) -> None:
         """As `Listener.put_off`."""

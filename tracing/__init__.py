@@ -6,7 +6,7 @@
 import typing
 
 from . import _names as names
-from ._context import Headers, admitted, context_of, enter, headers_of, is_sampled, outgoing_headers, surroundings_of, trace_id_of
+from ._context import Headers, admitted, began_at, context_of, enter, headers_of, is_sampled, outgoing_headers, surroundings_of, trace_id_of
 from ._pending import BatchId, PendingSpans
 from ._settings import LINK_AFTER, Capture, Tracing
 
@@ -35,6 +35,7 @@ __all__ = [
     "Trace",
     "Tracing",
     "admitted",
+    "began_at",
     "context_of",
     "enter",
     "headers_of",

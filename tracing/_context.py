@@ -20,6 +20,8 @@ Headers: TypeAlias = dict[str, str]
 # W3C Trace Context, 3.2: version-trace_id-parent_id-flags; a later version may have more behind them.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED: Final = 1
+_BEGAN: Final = "perdure-began"  # beside the W3C's, and only between actors: nobody else's is let in
+_PASSED_ON: Final = ("baggage", _BEGAN)
 # Characters. Of `baggage` the W3C asks for so many (3.3.2), and OpenTelemetry takes no more; of `tracestate` 32 members fit, as most are.
 _LONGEST: Final = {"traceparent": 256, "tracestate": 4_096, "baggage": 8_192}
 
@@ -63,16 +65,26 @@ def _may_travel(header: str, most: int) -> bool:
     return len(header) <= most and header.isascii()
 
 
-def headers_of(context: SpanContext, others: Mapping[str, str] | None = None) -> Headers:
-    """The headers of what a span has caused; the baggage is that of the `others`, which it was caused by itself."""
+def headers_of(context: SpanContext, others: Mapping[str, str] | None = None, began: float | None = None) -> Headers:
+    """The headers of what a span has caused; the baggage is that of the `others`, which it was caused by itself.
+
+    `began` is when its trace began, in seconds since the epoch, if the `others` do not say so.
+    """
     headers: Headers = {}
     if context.is_valid:
         headers["traceparent"] = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
         if context.trace_state:
             headers["tracestate"] = context.trace_state.to_header()
-    if others is not None and "baggage" in others:
-        headers["baggage"] = others["baggage"]
+    if began is not None:
+        headers[_BEGAN] = repr(began)
+    if others is not None:
+        headers.update((name, others[name]) for name in _PASSED_ON if name in others and name not in headers)
     return headers
+
+
+def began_at(headers: Mapping[str, str] | None, otherwise: float) -> float:
+    """When the trace of the headers began for actors, in seconds since the epoch; one that they have not passed on yet begins now."""
+    return otherwise if headers is None or _BEGAN not in headers else float(headers[_BEGAN])
 
 
 def context_of(headers: Mapping[str, str] | None) -> SpanContext | None:

@@ -30,7 +30,7 @@ class Tracing:
     """How a runtime or a client traces. Without an OpenTelemetry SDK, or with a provider that does nothing, nothing is made.
 
     `tracer_provider`, `meter_provider`: whose spans and instruments they are; the program's own by default, as they are set when the
-    runtime begins. `link_after`: what goes on after so long a gap begins a trace of its own, with a link to the one before; None: never.
+    runtime begins. `link_after`: what goes on so long after its trace began begins another one, with a link to that; None: never.
     `capture_payloads`: nothing of what messages and steps are called with, and no text of an error, leaves the process by default; with
     True it does, as `repr`; or as what a function makes of (the name of the handler or step, args, kwargs): None for nothing.
     """

@@ -42,11 +42,14 @@ logger = logging.getLogger("perdure.tracing")
 
 @final
 class Draft:
-    """A span that may never be. Times are seconds since the epoch; `error` is the class name of what was raised."""
+    """A span that may never be. Times are seconds since the epoch; `error` is the class name of what was raised.
+
+    `details` makes those of its attributes that are wanted only if it is recorded.
+    """
 
     __module__ = "perdure.tracing"
 
-    __slots__ = ("attributes", "end", "error", "kind", "links", "name", "parent", "span", "start")
+    __slots__ = ("attributes", "details", "end", "error", "kind", "links", "name", "parent", "span", "start")
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Draft:
         self.attributes = attributes
         self.parent = parent
         self.links = links
+        self.details: Callable[[], dict[str, Any]] | None = None
         self.error: str | None = None
         self.span: Span | None = None  # once somebody has had to know its id, or it is known to have happened
 
@@ -136,15 +140,15 @@ class Spans:
             logger.error("spans are lost, since what processes them fails; this is said once", exc_info=error)
 
     def _finish(self, draft: Draft) -> SpanContext | None:
-        if draft.error is not None:
-            draft.attributes[names.ERROR_TYPE] = draft.error
         span = self.begin(draft)
         if not span.is_recording():
             return None
-        if draft.attributes:
-            span.set_attributes(draft.attributes)
+        attributes = draft.attributes if draft.details is None else {**draft.details(), **draft.attributes}
         if draft.error is not None:
+            attributes[names.ERROR_TYPE] = draft.error
             span.set_status(_FAILED)
+        if attributes:
+            span.set_attributes(attributes)
         span.end(int(draft.end * NANOSECONDS))
         return span.get_span_context()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 from perdure.actors import (
     Client,
@@ -38,7 +38,7 @@ from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
 from perdure.tracing import Draft, PendingSpans, Tracing, names, outgoing_headers, trace_id_of
 
-from .conftest import Listener, Quiet, Told
+from .conftest import OF_HOSTS, Listener, Told
 
 pytestmark = [pytest.mark.anyio, pytest.mark.promise("traced-once")]
 
@@ -201,6 +201,24 @@ class Fragile:
 
     @on_event
     def take(self) -> None: ...
+
+
+@durable_actor
+class Napping:
+    @workflow
+    async def run(self, naps: int) -> None:
+        for _ in range(naps):
+            await asyncio.sleep(30 * 60)
+
+
+class OnlyTimers(Sampler):
+    """Nothing else begins a trace that is kept."""
+
+    def should_sample(self, parent_context: Any, trace_id: int, name: str, *args: Any, **kwargs: Any) -> SamplingResult:
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if name.startswith("timer") else Decision.DROP)
+
+    def get_description(self) -> str:
+        return "timers"
 
 
 @durable_actor
@@ -372,7 +390,7 @@ async def test_a_named_timer_of_a_workflow_that_waits_is_caused_by_who_has_set_i
     assert Told("timer Waiting.ring", INTERNAL, "handle Waiting.remind", ("handle Waiting.run",)) in listener.told
 
 
-# --- long gaps ---
+# --- long stories ---
 
 
 async def test_what_goes_on_after_a_long_gap_begins_a_trace_with_a_link(listener: Listener) -> None:
@@ -410,6 +428,24 @@ async def test_what_waits_stays_in_its_trace_whatever_messages_come_late(listene
         await world.run_until_idle()
 
     assert Told("timer Waiting", INTERNAL, None, ("handle Waiting.run",)) in listener.told
+
+
+async def test_a_loop_of_short_sleeps_is_a_row_of_linked_traces(listener: Listener) -> None:
+    async with World(tracing=listener.tracing()) as world:
+        await world.start(Napping.run, "n-1", 8)
+        await world.run_until_idle()
+
+    begun = [span for span in listener.spans if span.parent is None and span.name not in OF_HOSTS]
+    assert [(span.name, len(span.links)) for span in begun] == [("handle Napping.run", 0), ("timer Napping", 1), ("timer Napping", 1)]
+
+
+async def test_the_trace_after_one_that_is_not_sampled_is_sampled_anew() -> None:
+    listener = Listener(ParentBased(OnlyTimers()))
+    async with World(tracing=listener.tracing()) as world:
+        await world.start(Napping.run, "n-1", 8)
+        await world.run_until_idle()
+
+    assert [span.name for span in listener.spans if span.parent is None] == ["timer Napping", "timer Napping"]
 
 
 async def test_each_life_has_a_trace_that_is_linked_to_the_one_before(listener: Listener) -> None:
