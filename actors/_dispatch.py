@@ -81,6 +81,10 @@ class Dispatcher:
         counts = self._turns, self._activations, self._passivations
         return DispatchStatistics(len(self._active), len(self._ready), len(self._backlog), *counts)
 
+    def activations(self) -> list[Activation]:
+        """The actors in memory, for any thread: a list is made of them in one go."""
+        return list(self._active.values())
+
     # --- messages in ---
 
     def deliver(self, actor: ActorId, delivery: Delivery) -> None:

@@ -16,7 +16,7 @@ from ._clock import Clock, Entropy
 from ._coroutines import Coroutines
 from ._ids import ActorId, MessageId
 from ._info import DeadLetterInfo
-from ._records import Charge, Outcome, RequestRow
+from ._records import Charge, DeadLetter, Outcome, RequestRow
 from ._registry import Registry
 from ._watchdog import Watchdog
 
@@ -48,7 +48,7 @@ class Errands(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told of turns and attempts, where somebody listens."""
+    """Who is told of what happens in an epoch, where somebody listens."""
 
     def begin_turn(self, activation: Activation, item: Item, turn: Turn) -> None:
         """A message is about to be handled."""
@@ -68,6 +68,22 @@ class Listener(Protocol):
 
     def end_attempt(self, work: Outstanding) -> None:
         """It has ended: what came of it is staged; nothing, if nobody waits for it any more, or the host is about to end."""
+        ...
+
+    def fired(self, activation: Activation, late: float) -> None:
+        """A timer has fired, so many seconds after it was due: its message is part of the open batch."""
+        ...
+
+    def replayed(self, activation: Activation, messages: int, *, failed: bool) -> None:
+        """So many messages were handled again, or were to be, and nothing of it was told."""
+        ...
+
+    def put_aside(self, actor: ActorId, letter: DeadLetter) -> None:
+        """A message is in the dead letters: it is part of the open batch."""
+        ...
+
+    def quarantined(self, actor: ActorId, *, ended: bool = False) -> None:
+        """An actor stands still, was found so, or does so no more: if it is news, it is part of the open batch."""
         ...
 
 

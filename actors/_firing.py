@@ -36,6 +36,7 @@ class Firing:
         for timer in due:
             payload = activation.definition.codec.encode(())
             self._books.post(activation, Kind.TIMER, timer.name, now, payload=payload, due=timer.due, headers=timer.headers)
+            self._tell(activation, now - timer.due)
         timers = [timer for timer in standing.timers if timer.due > now]
         timers += [_next(timer, now) for timer in due if timer.every]
         activation.rearm(msgspec.structs.replace(standing, timers=timers))
@@ -46,6 +47,13 @@ class Firing:
         if due is not None and due <= now and activation.fired != due:
             activation.fired = due
             self._books.post(activation, kind, "", now, due=due)
+            if kind is Kind.FIRING:
+                self._tell(activation, now - due)
+
+    def _tell(self, activation: Activation, late: float) -> None:
+        telemetry = self._books.epoch.telemetry
+        if telemetry is not None:
+            telemetry.fired(activation, late)
 
 
 def _next(timer: NamedTimer, now: float) -> NamedTimer:

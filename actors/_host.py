@@ -38,6 +38,7 @@ from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from ..tracing import Sending
+    from ._metering import Listeners, Metering
     from ._telemetry import Telemetry
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
@@ -75,17 +76,19 @@ class Host:
 
         self._door = Door(store, self.epoch, self.reader.query)
         self.epoch.reply = self._door.reply
-        self._steps = Steps(
+        self.steps = Steps(
             self.epoch, self.dispatcher.deliver, self.reader.query, self.reader.info, settings.max_steps, settings.around_steps
         )
         self._alarms = Alarms(self.epoch, self.dispatcher.wake, lambda: self.dispatcher.stage(commit.batch), self.dispatcher.room)
         self._retention = Retention(self.epoch, self.dispatcher)
         self._suspicion = Suspicion(self.epoch, self.dispatcher)
         self.epoch.suspect = self._suspicion.suspect
-        self.epoch.errands = self._steps
+        self.epoch.errands = self.steps
         self.epoch.set_alarm = self._alarms.set
         self._intake = Intake(store, self.epoch, self.dispatcher)
-        self._telemetry = self.epoch.telemetry = commit.observer = _listening(self.epoch, settings)
+        self._telemetry = _tracing(self.epoch, settings)
+        self._metering = _metering(self, store, settings)
+        self.epoch.telemetry = commit.observer = _both(self._telemetry, self._metering)
         self._store = store
         self._stop = asyncio.Event()
         self._scope = anyio.CancelScope()
@@ -165,7 +168,7 @@ class Host:
                 tasks.start_soon(self.dispatcher.run)
                 await self._recover(pid, last)
                 tasks.start_soon(self.dispatcher.loader.run)
-                tasks.start_soon(self._steps.run)
+                tasks.start_soon(self.steps.run)
                 tasks.start_soon(self._suspicion.run)
                 drained = asyncio.Event()
                 tasks.start_soon(self._intake.run, drained.set)
@@ -180,7 +183,7 @@ class Host:
                     await self.dispatcher.settled()
                 self.dispatcher.stop()
                 self._alarms.stop()
-                self._steps.stop()
+                self.steps.stop()
                 with anyio.move_on_after(DRAIN_WITHIN):  # a full disk may keep it for ever, and nobody was told that it is safe
                     await self.epoch.commit.settled()
                 tasks.cancel_scope.cancel()
@@ -193,6 +196,8 @@ class Host:
     def _close(self, reason: BaseException | None) -> None:
         if self._telemetry is not None:
             self._telemetry.drain()
+        if self._metering is not None:
+            self._metering.close()
         self.epoch.commit.abandon()
         self._door.take_down()
         self.dispatcher.abandon(self._told(reason))
@@ -213,10 +218,10 @@ class Host:
 
     async def settled(self) -> None:
         """Return once no actor has anything to do now, and all that was done is durable. Raises what has ended this host before."""
-        while not all(part.idle for part in (self.dispatcher, self.epoch.commit, self._steps, self._suspicion, self._alarms)):
+        while not all(part.idle for part in (self.dispatcher, self.epoch.commit, self.steps, self._suspicion, self._alarms)):
             await self.dispatcher.settled()
             await self.epoch.commit.settled()
-            await self._steps.settled()
+            await self.steps.settled()
             await self._suspicion.settled()
             await asyncio.sleep(0)  # for the alarms
             if self.epoch.ended is not None:  # what is left to do is left to the next host
@@ -229,7 +234,7 @@ class Host:
         self._stop.set()
         self.dispatcher.stop()
         self._alarms.stop()
-        self._steps.stop()
+        self.steps.stop()
         self._scope.cancel()
 
     async def _recover(self, pid: int, last: BreadcrumbFile | PassingBreadcrumbs) -> None:
@@ -254,7 +259,7 @@ class Host:
             self._telemetry.recovered((crumb is not None) + sum(phase is Phase.STEP for phase in steps.values()))
         for actor, row in outstanding:
             if epoch.registry.serves(actor.type):
-                self._steps.start(actor, row)
+                self.steps.start(actor, row)
             else:
                 logger.error("%s waits for %s, and no such type is hosted", actor, row.name)
 
@@ -288,11 +293,31 @@ def _expire(answered: asyncio.Future[Outcome], error: AskTimeout) -> None:
         answered.set_exception(error)
 
 
-def _listening(epoch: Epoch, settings: Settings) -> Telemetry | None:
-    """What tells of the epoch, if anybody listens."""
+def _tracing(epoch: Epoch, settings: Settings) -> Telemetry | None:
+    """What tells of the epoch by spans, if anybody listens."""
     spans = settings.tracing.spans()
     if spans is None:
         return None
     from ._telemetry import Telemetry  # only where an SDK listens
 
     return Telemetry(epoch, settings, spans)
+
+
+def _metering(host: Host, store: Store, settings: Settings) -> Metering | None:
+    """What tells of it by figures, if anybody reads them."""
+    meter = settings.tracing.meter()
+    if meter is None:
+        return None
+    from ..tracing import Instruments
+    from ._metering import Metering  # likewise
+
+    return Metering(host.epoch, host.dispatcher, host.steps, store, Instruments.of(meter))
+
+
+def _both(telemetry: Telemetry | None, metering: Metering | None) -> Telemetry | Metering | Listeners | None:
+    """One to be told of everything, so that whoever tells looks at one place."""
+    if telemetry is None or metering is None:
+        return metering if telemetry is None else telemetry
+    from ._metering import Listeners
+
+    return Listeners(telemetry, metering)

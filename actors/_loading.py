@@ -177,6 +177,7 @@ class Loader:
         self.want(activation)
 
     async def _replay(self, activation: Activation) -> None:
+        messages = activation.standing.logged
         try:
             await self._replayer.replay(activation)
         except DamagedRecord as damage:
@@ -185,6 +186,8 @@ class Loader:
             raise
         except BaseException as error:  # noqa: BLE001  replay runs the user's code
             self._quarantine(activation, error)
+        if self._epoch.telemetry is not None:
+            self._epoch.telemetry.replayed(activation, messages, failed=activation.failure is not None)
 
     def _guarded(self, activation: Activation, work: Callable[[], T]) -> T:
         breadcrumbs = self._epoch.breadcrumbs

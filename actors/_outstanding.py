@@ -28,6 +28,8 @@ class Outstanding:
     __slots__ = (
         "actor",
         "alarm",
+        "began",
+        "error",
         "expired",
         "first",
         "is_recovered",
@@ -51,6 +53,8 @@ class Outstanding:
         self.alarm: Alarm | None = None  # for the next attempt
         self.ticket: Ticket | None = None  # for its turn
         self.started = 0.0  # this attempt, in seconds since the epoch; 0.0 while none runs
+        self.began = 0.0  # the same of the last attempt, until its end was told
+        self.error: str | None = None  # the class of what that has failed with
         self.first = row.first  # the first attempt, in seconds since the epoch
         self.limited = False  # this attempt has a time-out
         self.expired = False

@@ -204,8 +204,8 @@ class Performer:
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
                 self._settlement.succeed(activation, item, taken, turn)
-                if turn.trace is not None:
-                    self._tell(activation, item, turn)
+                if self._epoch.telemetry is not None:
+                    self._epoch.telemetry.end_turn(activation, item, turn, None)
                 return
             activation.forget_instance()
             attempts = activation.failed[1] + 1 if activation.failed[0] == item.seq else 1

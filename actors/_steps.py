@@ -301,13 +301,9 @@ class Steps:
             if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
         finally:
-            if work.span is not None:
-                self._tell_end(work)
+            if self._epoch.telemetry is not None:
+                self._epoch.telemetry.end_attempt(work)
             self._leave(work)
-
-    def _tell_end(self, work: Outstanding) -> None:
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.end_attempt(work)
 
     def _leave(self, work: Outstanding) -> None:
         work.task = None
@@ -351,8 +347,7 @@ class Steps:
         try:
             value = await self._call(work)
         except asyncio.CancelledError as cancelled:
-            if work.span is not None:
-                work.span.error = type(cancelled).__name__
+            work.error = type(cancelled).__name__
             if work.expired:
                 return self._fail(work, TimeoutError(f"it took longer than {seconds:g} s"))
             if not self.is_wanted(work):
@@ -364,6 +359,7 @@ class Steps:
             raise
         except _Unreadable as error:  # nothing of it has run: it stays outstanding, for a host that has what is missing
             is_certain = True
+            work.error = type(error.__cause__).__name__
             logger.error("%s waits for the step %s, which cannot run: %s", work.actor, work.row.name, error.__cause__)
             return None
         except BaseException as error:  # noqa: BLE001  a step raises whatever it likes
@@ -388,9 +384,9 @@ class Steps:
 
     def _note_beginning(self, work: Outstanding) -> float | None:
         """Returns the seconds that the attempt may take, if there is a limit."""
-        work.started = self._epoch.clock.now()
+        work.started = work.began = self._epoch.clock.now()
         work.first = work.row.first or work.started
-        work.expired = False
+        work.expired, work.error = False, None
         if self._epoch.telemetry is not None:
             self._epoch.telemetry.begin_attempt(work)
         limits = [] if work.options.timeout is None else [work.options.timeout.total_seconds()]
@@ -433,8 +429,7 @@ class Steps:
         if not self.is_wanted(work):
             return None
         failure, options = Failure.of(error), work.options
-        if work.span is not None:
-            work.span.error = failure.type_name
+        work.error = failure.type_name
         uncertain = work.row.uncertain or not work.is_certain(error)
         row = work.row = msgspec.structs.replace(
             work.row, failed=work.row.failed + 1, first=work.first, failure=failure, uncertain=uncertain

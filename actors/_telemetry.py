@@ -40,7 +40,7 @@ from ._epoch import Epoch
 from ._ids import ActorId, MessageId
 from ._mailbox import Item
 from ._outstanding import Outstanding
-from ._records import Status
+from ._records import DeadLetter, Status
 from ._ref import Request
 from ._settings import Settings
 from ._step import idempotency_key_of
@@ -266,6 +266,7 @@ class Telemetry:
         if draft is None:
             return
         draft.end = self._epoch.clock.now()
+        draft.error = work.error
         gate = self._epoch.commit.newest
         if gate is None:  # nothing came of it, and that nobody waits for it, if so, is durable
             self._told.append(draft)
@@ -273,6 +274,20 @@ class Telemetry:
         else:
             draft.attributes[names.BATCH] = gate.number
             self._park(draft, gate.number)
+
+    # --- what has no span of its own: it is counted, or told by the turn that it is part of ---
+
+    def fired(self, activation: Activation, late: float) -> None:
+        """As `Listener.fired`."""
+
+    def replayed(self, activation: Activation, messages: int, *, failed: bool) -> None:
+        """As `Listener.replayed`."""
+
+    def put_aside(self, actor: ActorId, letter: DeadLetter) -> None:
+        """As `Listener.put_aside`."""
+
+    def quarantined(self, actor: ActorId, *, ended: bool = False) -> None:
+        """As `Listener.quarantined`."""
 
     # --- commits ---
 

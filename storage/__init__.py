@@ -20,7 +20,7 @@ from ._errors import (
 )
 from ._memory import MemoryDisk, MemoryStatistics, MemoryStore
 from ._overlay import Overlay
-from ._protocol import MAX_KEY_BYTES, Batch, Entry, Fence, Offer, Range, Store, check_keys
+from ._protocol import MAX_KEY_BYTES, Batch, Entry, Fence, MeasuredStore, Offer, Range, Store, check_keys
 from ._urls import open_store
 from .keys import Element, below, pack, unpack
 
@@ -46,6 +46,7 @@ __all__ = [
     "Gate",
     "GroupCommit",
     "Limits",
+    "MeasuredStore",
     "MemoryDisk",
     "MemoryStatistics",
     "MemoryStore",

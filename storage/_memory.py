@@ -46,8 +46,11 @@ class MemoryDisk:
 
     def statistics(self) -> MemoryStatistics:
         """Counts, for tools."""
-        size = sum(len(key) + len(value) for key, value in self.rows.items())
-        return MemoryStatistics(len(self.rows), size, self.commits, sum(map(len, self.offers.values())), len(self.owners))
+        return MemoryStatistics(len(self.rows), self.size(), self.commits, sum(map(len, self.offers.values())), len(self.owners))
+
+    def size(self) -> int:
+        """As `MeasuredStore.size`, of keys and values."""
+        return sum(len(key) + len(value) for key, value in self.rows.copy().items())  # a copy is made in one go, whoever writes meanwhile
 
     def crash(self) -> None:
         """End all ownership, as when the owning process dies: the stores that had it may write nothing more."""
@@ -109,6 +112,10 @@ class MemoryStore:
     def statistics(self) -> MemoryStatistics:
         """Counts, for tools."""
         return self.disk.statistics()
+
+    def size(self) -> int:
+        """As `MeasuredStore.size`."""
+        return self.disk.size()
 
     async def own(self, partition: int) -> Fence:
         """As `Store.own`; owning again begins a new epoch, and the one before may write no more."""

@@ -13,7 +13,7 @@ A store has no idea of actors. What it promises is little, so that a back-end is
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Final, NamedTuple, Protocol, final
+from typing import Final, NamedTuple, Protocol, final, runtime_checkable
 
 MAX_KEY_BYTES: Final = 511  # LMDB's compiled-in limit (mdb_env_get_maxkeysize), the narrowest of the back-ends
 FIRST_KEY: Final = b"\1"  # what sorts before it is for a store's own rows
@@ -141,6 +141,15 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class MeasuredStore(Protocol):
+    """A store that knows how much room it takes: what tells of a host tells that, too."""
+
+    def size(self) -> int:
+        """Bytes, now. It may be asked from any thread, also while the store is closed, and should take no longer than a look at a file."""
+        ...
+
+
 def check_keys(keys: Collection[bytes]) -> None:
     """Raise ValueError for a key that no store takes: for authors of stores."""
     for key in keys:
@@ -148,5 +157,5 @@ def check_keys(keys: Collection[bytes]) -> None:
             raise ValueError(f"a key has 1 to {MAX_KEY_BYTES} bytes and does not begin with 0x00; this one has {len(key)}: {key[:40]!r}")
 
 
-for _public in (Entry, Range, Fence, Offer, Store):
+for _public in (Entry, Range, Fence, Offer, Store, MeasuredStore):
     _public.__module__ = "perdure.storage"  # named tuples and protocols take none in their bodies

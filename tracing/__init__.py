@@ -11,6 +11,8 @@ from ._pending import BatchId, PendingSpans
 from ._settings import LINK_AFTER, Capture, Tracing
 
 if typing.TYPE_CHECKING:
+    from ._metrics import Instruments, Labels
+    from ._prometheus import MetricsServer, MetricsUnavailable, serve_metrics
     from ._query import KeptSpan, SpanStore, Trace
     from ._spanrow import SpanRow
     from ._spans import AmbientSpan, Draft, Sending, Spans, linked, message_draft
@@ -23,9 +25,13 @@ __all__ = [
     "Capture",
     "Draft",
     "Headers",
+    "Instruments",
     "KeptSpan",
+    "Labels",
     "LocalSpanExporter",
     "LocalSpanProcessor",
+    "MetricsServer",
+    "MetricsUnavailable",
     "PendingSpans",
     "Sending",
     "SpanRow",
@@ -45,6 +51,7 @@ __all__ = [
     "message_draft",
     "names",
     "outgoing_headers",
+    "serve_metrics",
     "surroundings_of",
     "trace_id_of",
 ]
@@ -54,6 +61,8 @@ _LAZY: typing.Final = {
     **dict.fromkeys(("LocalSpanExporter", "LocalSpanProcessor", "SpanStoreStatistics", "keep_spans"), "_spanstore"),
     **dict.fromkeys(("KeptSpan", "SpanStore", "Trace"), "_query"),
     "SpanRow": "_spanrow",
+    **dict.fromkeys(("Instruments", "Labels"), "_metrics"),
+    **dict.fromkeys(("MetricsServer", "MetricsUnavailable", "serve_metrics"), "_prometheus"),
 }
 
 

@@ -30,6 +30,8 @@ STEP_KEY: Final = "perdure.step.idempotency_key"
 TIMER_DUE: Final = "perdure.timer.due"  # seconds since the epoch
 TIMER_LATE: Final = "perdure.timer.late"  # seconds
 STATUS: Final = "perdure.actor.status"  # after the turn
+HANDLER: Final = "perdure.handler"  # its name; of what is for no handler by name, the kind of the message
+OUTCOME: Final = "perdure.outcome"  # "completed", "failed", of a step "cancelled", too
 EPOCH: Final = "perdure.host.epoch"  # which of the store's hosts did it, counted from 1
 BATCH: Final = "perdure.batch"  # with which of the epoch's commits it became durable
 BATCH_CHANGES: Final = "perdure.batch.changes"  # of actors: a turn is one or more
@@ -56,3 +58,35 @@ COMPENSATE: Final = "compensate"
 COMMIT: Final = "commit"
 RECOVER: Final = "recover"
 UNKNOWN: Final = "(unknown)"  # in the place of a handler that is none: "handle Order.(unknown)"
+
+# --- outcomes ---
+
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+
+# --- instruments ---
+
+TURNS: Final = "perdure.turns"
+TURN_DURATION: Final = "perdure.turn.duration"
+MAILBOX_DEPTH: Final = "perdure.mailbox.depth"
+MAILBOX_HEAD_AGE: Final = "perdure.mailbox.head.age"
+COMMIT_DURATION: Final = "perdure.commit.duration"
+COMMIT_TURNS: Final = "perdure.commit.batch.turns"
+COMMIT_SIZE: Final = "perdure.commit.batch.size"
+STEPS_RUNNING: Final = "perdure.steps.running"
+STEPS_WAITING: Final = "perdure.steps.waiting"
+STEPS_FAILED: Final = "perdure.steps.failed"
+STEP_DURATION: Final = "perdure.step.duration"
+TIMERS_FIRED: Final = "perdure.timers.fired"
+TIMER_LATENESS: Final = "perdure.timer.lateness"
+ACTIVATIONS: Final = "perdure.activations"
+PASSIVATIONS: Final = "perdure.passivations"
+REPLAYS: Final = "perdure.replays"
+REPLAY_LENGTH: Final = "perdure.replay.length"
+DEAD_LETTERS: Final = "perdure.dead_letters"
+ACTORS_ACTIVE: Final = "perdure.actors.active"
+ACTORS_READY: Final = "perdure.actors.ready"
+ACTORS_BACKLOG: Final = "perdure.actors.backlog"
+ACTORS_QUARANTINED: Final = "perdure.actors.quarantined"
+STORE_SIZE: Final = "perdure.store.size"

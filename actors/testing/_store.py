@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import final
 
-from ...storage import Batch, CommitUncertain, Entry, Fence, Offer, Range, Store
+from ...storage import Batch, CommitUncertain, Entry, Fence, MeasuredStore, Offer, Range, Store
 from ._scenario import Crash, CrashPoint
 
 
@@ -78,6 +78,10 @@ class UnsteadyStore:
         if Crash(point, number) in self._crashes:
             self.crashes += 1
             raise CommitUncertain(str(self), f"a crash {point.value} commit {number}, as the test asked for", recoverable=True)
+
+    def size(self) -> int:
+        """As `MeasuredStore.size`; 0 where the store beneath does not know."""
+        return self._beneath.size() if isinstance(self._beneath, MeasuredStore) else 0
 
     async def own(self, partition: int) -> Fence:
         """As `Store.own`."""
