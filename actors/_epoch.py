@@ -54,8 +54,13 @@ class Listener(Protocol):
         """A message is about to be handled."""
         ...
 
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool) -> None:
-        """It was handled, was `kept` until somebody waits for it, or has failed: what came of it is part of the open batch."""
+    def end_turn(
+        self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool = False, by_host: bool = False
+    ) -> None:
+        """It was handled, was `kept` until somebody waits for it, or has failed: what came of it is part of the open batch.
+
+        `by_host`: none of the actor's code had to do with it.
+        """
         ...
 
     def put_off(self, item: Item, turn: Turn) -> None:

@@ -86,8 +86,12 @@ class Metering:
         """As `Listener.begin_turn`."""
         self._began = time.perf_counter()
 
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None) -> None:
-        """As `Listener.end_turn`."""
+    def end_turn(
+        self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool = False, by_host: bool = False
+    ) -> None:
+        """As `Listener.end_turn`; what the host has done by itself is no turn of an actor's code."""
+        if kept or by_host:
+            return
         what = activation.actor.type, _handler_of(activation.definition, item.envelope), None if error is None else type(error).__name__
         self._open.turns.append((time.perf_counter() - self._began, what))
 
@@ -248,10 +252,12 @@ class Listeners:
         self._telemetry.begin_turn(activation, item, turn)
         self._metering.begin_turn(activation, item, turn)
 
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None) -> None:
+    def end_turn(
+        self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool = False, by_host: bool = False
+    ) -> None:
         """As `Listener.end_turn`."""
-        self._metering.end_turn(activation, item, turn, error)
-        self._telemetry.end_turn(activation, item, turn, error)
+        self._metering.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
+        self._telemetry.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
 
     def begin_attempt(self, work: Outstanding) -> None:
         """As `Listener.begin_attempt`."""

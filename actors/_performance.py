@@ -74,7 +74,7 @@ class Performer:
         if for_code is not None:
             self._handle(activation, for_code, self._new_turn(activation, item) if activation.snapshot is not snapshot else turn)
         elif turn.trace is not None and turn.trace.is_known:
-            self._tell(activation, item, turn)
+            self._tell(activation, item, turn, by_host=True)
 
     def _new_turn(self, activation: Activation, item: Item) -> Turn:
         snapshot, envelope = activation.snapshot, item.envelope
@@ -227,9 +227,18 @@ class Performer:
             self._settlement.fail(activation, item, error, turn, attempts)
         self._tell(activation, item, turn, error)
 
-    def _tell(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None = None, *, kept: bool = False) -> None:
+    def _tell(
+        self,
+        activation: Activation,
+        item: Item,
+        turn: Turn,
+        error: BaseException | None = None,
+        *,
+        kept: bool = False,
+        by_host: bool = False,
+    ) -> None:
         if self._epoch.telemetry is not None:
-            self._epoch.telemetry.end_turn(activation, item, turn, error, kept=kept)
+            self._epoch.telemetry.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
 
     def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
         breadcrumbs, coroutines = self._epoch.breadcrumbs, activation.coroutines or self._epoch.spare

@@ -184,7 +184,9 @@ class Telemetry:
         if self._settings.capture_payloads is not False:
             self._capture(draft.attributes, envelope.name, _arguments(activation.definition, envelope))
 
-    def end_turn(self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool) -> None:
+    def end_turn(
+        self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool = False, by_host: bool = False
+    ) -> None:
         """As `Listener.end_turn`."""
         trace, turn.trace = turn.trace, None
         if not isinstance(trace, TurnSpan):
