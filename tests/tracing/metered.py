@@ -116,7 +116,7 @@ def figures(reader: InMemoryMetricReader) -> dict[str, Figure]:
     data = reader.get_metrics_data()
     for metric in [m for r in (data.resource_metrics if data else ()) for s in r.scope_metrics for m in s.metrics]:
         points = {tuple((point.attributes or {}).items()): point for point in metric.data.data_points}
-        found[metric.name] = Figure(metric.unit, metric.description, points)
+        found[metric.name] = Figure(metric.unit or "", metric.description or "", points)
     return found
 
 

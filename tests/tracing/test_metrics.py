@@ -93,7 +93,7 @@ async def test_of_a_crowded_batch_all_turns_are_counted_and_some_are_measured() 
         await asyncio.gather(*asked)
 
     assert read()[names.TURNS].value == 500
-    assert MEASURED <= read()[names.TURN_DURATION].value <= 3 * MEASURED
+    assert MEASURED // 2 <= read()[names.TURN_DURATION].value <= 3 * MEASURED
 
 
 # --- mailboxes and actors ---
@@ -236,6 +236,21 @@ async def test_two_runtimes_of_a_process_are_one_figure(caplog: pytest.LogCaptur
             active = read()[names.ACTORS_ACTIVE].value
 
     assert (active, read()[names.TURNS].value, caplog.records) == (2, 2, [])
+
+
+async def test_collecting_in_another_thread_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    meters, read = provider()
+    async with Runtime("memory:", [Till], tracing=Tracing(meter_provider=meters), max_active=20) as runtime:
+        collecting = asyncio.get_running_loop().run_in_executor(None, lambda: [read() for _ in range(50)])
+        asked = 0
+        while not collecting.done():
+            await asyncio.gather(*(runtime.ref(Till, f"{n}").ask(Till.add, 1) for n in range(50)))
+            asked += 50
+
+    assert [record.message for record in caplog.records if record.name.startswith("opentelemetry")] == []
+    assert read()[names.TURNS].value == asked
+    turns = [shown[names.TURNS].value for shown in collecting.result() if names.TURNS in shown]
+    assert turns == sorted(turns)
 
 
 async def test_who_has_ended_is_neither_shown_nor_kept_alive() -> None:
