@@ -176,9 +176,13 @@ class Metering:
         instruments.measure(names.COMMIT_TURNS, [(committed.turns, ())])
         instruments.measure(names.COMMIT_SIZE, [(committed.size, ())])
         counts = Counter(what for _, what in batch.turns)
-        instruments.count(names.TURNS, {_labels_of(what): count for what, count in counts.items()})
-        turns = ((seconds, _labels_of(what)) for seconds, what in _some(batch.turns, committed.number))
-        instruments.measure(names.TURN_DURATION, turns)
+        turns: Counter[Labels] = Counter()
+        for what, count in counts.items():
+            turns[_labels_of(what)] += count
+        instruments.count(names.TURNS, turns)
+        instruments.count(names.TURNS_FAILED, {_failure_of(what): count for what, count in counts.items() if what[2] is not None})
+        took = ((seconds, _labels_of(what)) for seconds, what in _some(batch.turns, committed.number))
+        instruments.measure(names.TURN_DURATION, took)
         for name, counted in batch.counts.items():
             instruments.count(name, counted)
         for name, measured in batch.measured.items():
@@ -304,11 +308,15 @@ def _handler_of(definition: Definition, envelope: Envelope) -> str:
 
 @lru_cache(1024)
 def _labels_of(what: _TurnKey) -> Labels:
+    # The same names for all points of an instrument: an exporter for Prometheus (0.46b0) writes a metric twice otherwise, which none takes.
     type_name, handler, error = what
-    about = (names.ACTOR_TYPE, type_name), (names.HANDLER, handler)
-    if error is None:
-        return (*about, (names.OUTCOME, names.COMPLETED))
-    return (*about, (names.OUTCOME, names.FAILED), (names.ERROR_TYPE, error))
+    outcome = names.COMPLETED if error is None else names.FAILED
+    return ((names.ACTOR_TYPE, type_name), (names.HANDLER, handler), (names.OUTCOME, outcome))
+
+
+def _failure_of(what: _TurnKey) -> Labels:
+    type_name, handler, error = what
+    return ((names.ACTOR_TYPE, type_name), (names.HANDLER, handler), (names.ERROR_TYPE, error or ""))
 
 
 def _of_type(actor: ActorId) -> Labels:

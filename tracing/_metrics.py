@@ -49,6 +49,7 @@ _SIZES: Final = tuple(float(1 << power) for power in range(8, 28, 2))
 
 _COUNTERS: Final = (
     _Spec(names.TURNS, "{turn}", "Turns of actors' code that are durable, by what became of them"),
+    _Spec(names.TURNS_FAILED, "{turn}", "Those of them that have failed, and were rolled back, by what was raised"),
     _Spec(names.STEPS_FAILED, "{attempt}", "Attempts at steps that have failed; most are tried again"),
     _Spec(names.TIMERS_FIRED, "{timer}", "Timers that have fired"),
     _Spec(names.ACTIVATIONS, "{actor}", "Actors brought into memory"),

@@ -68,6 +68,7 @@ CANCELLED: Final = "cancelled"
 # --- instruments ---
 
 TURNS: Final = "perdure.turns"
+TURNS_FAILED: Final = "perdure.turns.failed"
 TURN_DURATION: Final = "perdure.turn.duration"
 MAILBOX_DEPTH: Final = "perdure.mailbox.depth"
 MAILBOX_HEAD_AGE: Final = "perdure.mailbox.head.age"

@@ -34,7 +34,15 @@ STATES: Final = {names.MAILBOX_DEPTH, names.MAILBOX_HEAD_AGE, names.STEPS_RUNNIN
     names.ACTORS_QUARANTINED,
     names.STORE_SIZE,
 }
-EVENTS: Final = {names.TURNS, names.TURN_DURATION, names.COMMIT_DURATION, names.COMMIT_TURNS, names.COMMIT_SIZE, names.STEPS_FAILED} | {
+EVENTS: Final = {
+    names.TURNS,
+    names.TURNS_FAILED,
+    names.TURN_DURATION,
+    names.COMMIT_DURATION,
+    names.COMMIT_TURNS,
+    names.COMMIT_SIZE,
+    names.STEPS_FAILED,
+} | {
     names.STEP_DURATION,
     names.TIMERS_FIRED,
     names.TIMER_LATENESS,
@@ -58,10 +66,11 @@ async def test_turns_are_counted_and_measured_by_type_handler_and_outcome() -> N
             await till.ask(Till.refuse)
 
     turns, durations = read()[names.TURNS], read()[names.TURN_DURATION]
-    by = (names.ACTOR_TYPE, names.HANDLER, names.OUTCOME, names.ERROR_TYPE)
+    by = (names.ACTOR_TYPE, names.HANDLER, names.OUTCOME)
     assert (turns.unit, durations.unit) == ("{turn}", "s")
-    assert turns.by(*by) == {("Till", "add", "completed", None): 3, ("Till", "refuse", "failed", "LookupError"): 1}
+    assert turns.by(*by) == {("Till", "add", "completed"): 3, ("Till", "refuse", "failed"): 1}
     assert durations.by(*by) == turns.by(*by)
+    assert read()[names.TURNS_FAILED].by(names.HANDLER, names.ERROR_TYPE) == {("refuse", "LookupError"): 1}
     assert all(0 < point.sum < 1 for point in durations.points.values())
 
 
@@ -81,7 +90,7 @@ async def test_a_name_that_is_no_handlers_is_no_attribute() -> None:
         await world.send(Request(ActorId("Till", "one"), Kind.EVENT, "made up", b""))
         await world.run_until_idle()
 
-    assert read()[names.TURNS].by(names.HANDLER, names.ERROR_TYPE) == {("event", "UnknownHandler"): 1}
+    assert read()[names.TURNS_FAILED].by(names.HANDLER, names.ERROR_TYPE) == {("event", "UnknownHandler"): 1}
 
 
 async def test_of_a_crowded_batch_all_turns_are_counted_and_some_are_measured() -> None:
@@ -291,6 +300,14 @@ async def test_every_instrument_is_described_in_a_sentence_without_its_unit() ->
 
     assert shown.keys() == STATES | EVENTS
     assert [name for name, figure in shown.items() if not figure.description[:1].isupper() or figure.description.endswith(".")] == []
+
+
+async def test_all_points_of_an_instrument_have_attributes_of_the_same_names() -> None:
+    async with metered(Till, Parcel, Fragile) as (world, read):
+        await make_busy(world)
+
+    named = {name: {tuple(key for key, _ in labels) for labels in figure.points} for name, figure in read().items()}
+    assert {name: several for name, several in named.items() if len(several) > 1} == {}
 
 
 async def test_looking_at_ten_thousand_actors_takes_milliseconds() -> None:
