@@ -227,6 +227,8 @@ class Host:
                 raise fresh(self.epoch.ended)
         if self._telemetry is not None:
             self._telemetry.drain()
+        if self._metering is not None:
+            self._metering.drain()
 
     def abort(self) -> None:
         """End `run` as a crash would: nothing more is committed."""
