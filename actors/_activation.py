@@ -28,7 +28,7 @@ from ._mailbox import Item, Mailbox
 from ._persistence import StoredLetter, Table, arrival_key, due_key, key_digest, put_arrival, put_lane, put_snapshot, suffix_of
 from ._records import NEVER, NOTHING, BackOff, ChildRow, Outcome, Snapshot, Standing, Status
 from ._taking import revive
-from ._turn import NO_SIGNALS, KeptSignal, Turn
+from ._turn import NO_SIGNALS, KeptSignal, Turn, TurnTrace
 
 MAX_INTERRUPTED: Final = 3  # attempts in which the host died, before a message is put aside, or its actor quarantined
 
@@ -94,6 +94,7 @@ class Activation:
         "snapshot",
         "stands_for",
         "suffix",
+        "trace",
         "unfit",
         "used",
         "wanted",
@@ -126,6 +127,7 @@ class Activation:
         self.coroutines: Coroutines | None = None  # what of it waits, or has: what it keeps in its state may be bound to their loop
         self.signals: dict[str, list[KeptSignal]] | None = None  # that are kept, by name
         self.failed: tuple[int, int] = (0, 0)  # (seq, attempts) of a signal that is tried again at once
+        self.trace: TurnTrace | None = None  # of that, once what waits is replayed
         self.fired = 0.0  # when the last firing was due, or new beginning, that was put into the mailbox
         self._instance: object | None = None
         self._staged_status: Status | None = None

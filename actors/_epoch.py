@@ -63,10 +63,6 @@ class Listener(Protocol):
         """
         ...
 
-    def put_off(self, item: Item, turn: Turn) -> None:
-        """It has failed, and is tried again in a turn of its own, once what waits was replayed."""
-        ...
-
     def begin_attempt(self, work: Outstanding) -> None:
         """An attempt at a step begins, in the task that it is called in."""
         ...

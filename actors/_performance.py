@@ -214,8 +214,7 @@ class Performer:
                 self._fail(activation, item, taken, turn, attempts)
                 return
             if was_suspended:  # what waits has to be replayed before the next attempt
-                if self._epoch.telemetry is not None:
-                    self._epoch.telemetry.put_off(item, turn)
+                activation.trace = turn.trace
                 return
             turn.start_again()
 

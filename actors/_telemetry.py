@@ -37,7 +37,7 @@ from ._coroutines import AMBIENT, BEGINNING
 from ._define import Definition
 from ._envelope import STARTS, Envelope, Form, Kind, verb_of
 from ._epoch import Epoch
-from ._ids import ActorId, MessageId
+from ._ids import ActorId
 from ._mailbox import Item
 from ._outstanding import Outstanding
 from ._records import DeadLetter, Status
@@ -129,7 +129,6 @@ class Telemetry:
         self._told: Final[deque[Draft | tuple[Committed, float]]] = deque()  # what is durable and to be seen; behind a batch's, its commit
         self._dropped = 0
         self._seen: list[SpanContext] = []  # of the batch that is being told of
-        self._put_off: Final[dict[MessageId, TurnSpan]] = {}  # of signals that are tried again
         self._loop: Final = asyncio.get_running_loop()
         self._next: asyncio.Handle | None = None
         BEGINNING.run(attach, set_span_in_context(AmbientSpan(_of_this_turn), Context()))
@@ -154,7 +153,9 @@ class Telemetry:
             is_over = envelope.kind is Kind.CONTINUE or now - began > self._link_after
             if not (parent.trace_flags.sampled or is_over):
                 return
-        if self._put_off and (trace := self._put_off.pop(envelope.id, None)) is not None:
+        trace, activation.trace = activation.trace, None
+        if trace is not None and activation.failed[0] == item.seq:
+            trace.start_again()
             turn.trace = trace
             return
         other = None
@@ -228,12 +229,6 @@ class Telemetry:
         if 0.0 < envelope.sent_at < self._began:
             details[names.RECOVERED] = True
         return details
-
-    def put_off(self, item: Item, turn: Turn) -> None:
-        """As `Listener.put_off`."""
-        if isinstance(turn.trace, TurnSpan):
-            turn.trace.start_again()
-            self._put_off[item.envelope.id] = turn.trace
 
     # --- attempts at steps ---
 

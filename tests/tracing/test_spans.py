@@ -38,7 +38,7 @@ from perdure.actors.testing import CrashPoint, World
 from perdure.storage import CommitUncertain
 from perdure.tracing import Draft, PendingSpans, Tracing, names, outgoing_headers, trace_id_of
 
-from .conftest import OF_HOSTS, Listener, Told
+from .conftest import OF_HOSTS, Listener, Quiet, Told
 
 pytestmark = [pytest.mark.anyio, pytest.mark.promise("traced-once")]
 
