@@ -106,17 +106,15 @@ class Host:
     # Plain functions, since a coroutine around another one costs as much as all else that is done here for traces.
     def ask(self, request: Request) -> Coroutine[Any, Any, Outcome]:
         """Have a message handled; its outcome, once that is durable."""
-        sending = self._sending(request, ask=True)
-        if sending is None:
-            return self._ask(request, outgoing_headers())
-        return sending.during(self._ask(request, sending.headers))
+        headers = outgoing_headers()
+        sending = None if headers is None else self._sending(request, ask=True)
+        return self._ask(request, headers) if sending is None else sending.during(self._ask(request, sending.headers))
 
     def send(self, request: Request) -> Coroutine[Any, Any, None]:
         """Return once the message is durable. Raises MailboxFull, IdempotencyMismatch."""
-        sending = self._sending(request, ask=False)
-        if sending is None:
-            return self._send(request, outgoing_headers())
-        return sending.during(self._send(request, sending.headers))
+        headers = outgoing_headers()
+        sending = None if headers is None else self._sending(request, ask=False)
+        return self._send(request, headers) if sending is None else sending.during(self._send(request, sending.headers))
 
     async def _ask(self, request: Request, headers: dict[str, str] | None) -> Outcome:
         await self._admit(request)

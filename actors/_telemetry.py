@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, final
 
 from opentelemetry.context import Context, attach
@@ -58,6 +58,11 @@ MOST: Final = 100_000  # some 100 MB of drafts: who takes so long over spans tha
 
 _RESUMING: Final = frozenset({Kind.OUTCOME, Kind.REPLY})
 _TIMERS: Final = frozenset({Kind.FIRING, Kind.TIMER})
+_OPERATIONS: Final = {**dict.fromkeys(_RESUMING, names.RESUME), **dict.fromkeys(_TIMERS, names.TIMER)}
+# By number, since this is asked of every turn: an enumeration's own hash and name are Python code, and take longer than all else that is.
+_OPERATION: Final = [names.HANDLE if number == 0 else _OPERATIONS.get(Kind(number), names.HANDLE) for number in range(max(Kind) + 1)]
+_KIND: Final = ["" if number == 0 else Kind(number).name.lower() for number in range(max(Kind) + 1)]
+_STATUS: Final = ["" if number == 0 else Status(number).name.lower() for number in range(max(Status) + 1)]
 _CALLS: Final = STARTS | {Kind.EVENT, Kind.SIGNAL, Kind.DECLARED}
 _NAMED: Final = _CALLS | {Kind.OUTCOME, Kind.TIMER}
 
@@ -171,11 +176,11 @@ class Telemetry:
         turn.trace = TurnSpan(self._spans, draft, headers, now if parent is None else began)
 
     def _has_more_to_say(self, envelope: Envelope) -> bool:
-        return bool(envelope.kind in _TIMERS or self._epoch.charges or self._settings.capture_payloads is not False)
+        return bool(_OPERATION[envelope.kind] is names.TIMER or self._epoch.charges or self._settings.capture_payloads is not False)
 
     def _say_more(self, activation: Activation, envelope: Envelope, draft: Draft) -> None:
         """What has to be looked up before the turn, of those few turns that have it."""
-        if envelope.kind in _TIMERS:
+        if _OPERATION[envelope.kind] is names.TIMER:
             draft.kind = SpanKind.INTERNAL
             draft.attributes[names.TIMER_DUE] = envelope.due
             draft.attributes[names.TIMER_LATE] = draft.start - envelope.due
@@ -212,15 +217,15 @@ class Telemetry:
         details: dict[str, Any] = {
             names.MESSAGING_SYSTEM: names.SYSTEM,
             names.OPERATION_TYPE: names.PROCESS,
-            names.OPERATION_NAME: _operation(kind),
+            names.OPERATION_NAME: _OPERATION[kind],
             names.DESTINATION: actor.type,
             names.MESSAGE_ID: envelope.id.hex(),
             names.ACTOR_TYPE: actor.type,
             names.ACTOR_KEY: actor.key,
-            names.MESSAGE_KIND: kind.name.lower(),
+            names.MESSAGE_KIND: _KIND[kind],
             names.MESSAGE_SEQ: item.seq,
             names.TURN: number,
-            names.STATUS: status.name.lower(),
+            names.STATUS: _STATUS[status],
             names.EPOCH: self._number,
             names.BATCH: batch,
         }
@@ -389,17 +394,16 @@ def _of_this_turn() -> Span:
 
 
 def _name_of(activation: Activation, envelope: Envelope) -> str:
-    kind, type_name = envelope.kind, activation.actor.type
-    if kind is Kind.FIRING:
+    known = _call_of(activation.definition, envelope) is not None or envelope.kind not in _CALLS
+    # What a sender calls what is not there may be anything.
+    return _span_name(activation.actor.type, int(envelope.kind), envelope.name if known else names.UNKNOWN)
+
+
+@lru_cache(1024)
+def _span_name(type_name: str, kind: int, name: str) -> str:
+    if kind == Kind.FIRING:
         return f"{names.TIMER} {type_name}"
-    name = envelope.name if kind in _NAMED else kind.name.lower()
-    if kind in _CALLS and _call_of(activation.definition, envelope) is None:
-        name = names.UNKNOWN  # what a sender calls what is not there may be anything
-    return f"{_operation(kind)} {type_name}{': ' if kind in _RESUMING else '.'}{name}"
-
-
-def _operation(kind: Kind) -> str:
-    return names.RESUME if kind in _RESUMING else names.TIMER if kind in _TIMERS else names.HANDLE
+    return f"{_OPERATION[kind]} {type_name}{': ' if kind in _RESUMING else '.'}{name if kind in _NAMED else _KIND[kind]}"
 
 
 def _is_put_aside(activation: Activation, item: Item) -> bool:
