@@ -31,10 +31,8 @@ SOME = (
     "acknowledge_before_the_commit",
     "forget_which_offers_were_accepted",
     "passivate_without_writing",
-    "tear_batches",
     "run_steps_twice",
     "leave_timers_in_memory",
-    "leave_requests_where_they_are",
     "leave_out_the_last_of_a_log",
 )
 LOUD = {"forget_keys", "expire_keys_at_once"}  # hosts may also end by themselves, of what they do not find
