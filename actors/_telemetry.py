@@ -294,9 +294,10 @@ class Telemetry:
     # --- commits ---
 
     def begun(self) -> None:
-        """As `Observer.begun`: the loop has time for what was durable before."""
+        """As `Observer.begun`: the loop has time for what was durable before, as soon as the batch is with the disk."""
         if self._told:
-            self._see_some()
+            self._sleep_no_more()
+            self._next = self._loop.call_soon(self._see_some)
 
     def committed(self, committed: Committed) -> None:
         """As `Observer.committed`."""
@@ -322,18 +323,24 @@ class Telemetry:
         self._see(math.inf)
 
     def _see_some(self) -> None:
-        """Have some of it seen, and go on after others have had the loop. A span costs some 20 µs, mostly the SDK's."""
-        crowd = len(self._told) > CROWD
-        self._see(self._epoch.stopwatch() + (SLICE_IN_A_CROWD if crowd else SLICE))
-        if self._told:
+        """Have some of it seen, and go on while the loop has time for that. A span costs some 20 µs, mostly the SDK's."""
+        is_crowded, commit = len(self._told) > CROWD, self._epoch.commit
+        self._see(self._epoch.stopwatch() + (SLICE_IN_A_CROWD if is_crowded else SLICE))
+        if self._told and (is_crowded or commit.under_way):
             self._next = self._loop.call_soon(self._see_some)
+        elif self._told:
+            self._wake()
 
-    def _see(self, end: float) -> None:
+    def _sleep_no_more(self) -> None:
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        told, stopwatch = self._told, self._epoch.stopwatch
+
+    def _see(self, end: float) -> None:
+        self._sleep_no_more()
+        told, stopwatch, commit = self._told, self._epoch.stopwatch, self._epoch.commit
         while told and stopwatch() < end:
+            commit.breathe()
             item = told.popleft()
             if isinstance(item, Draft):
                 context = self._spans.finish(item)
