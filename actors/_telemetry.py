@@ -51,6 +51,7 @@ logger = logging.getLogger("perdure.tracing")
 _UNSEEN: Final = NonRecordingSpan(SpanContext(1, 1, is_remote=False))
 MAX_LINKS: Final = 32  # of a commit, to its turns
 IDLE_AFTER: Final = 0.01  # seconds: without another commit, under which the loop has time, what is durable is seen after so long
+NAP: Final = 0.0005  # seconds between two slices
 SLICE: Final = 0.001  # seconds of making spans before others get the loop
 SLICE_IN_A_CROWD: Final = 0.004  # likewise, while so many wait that they might become more and more: turns have slices of 2 ms
 CROWD: Final = 10_000
@@ -326,10 +327,9 @@ class Telemetry:
         """Have some of it seen, and go on while the loop has time for that. A span costs some 20 µs, mostly the SDK's."""
         is_crowded, commit = len(self._told) > CROWD, self._epoch.commit
         self._see(self._epoch.stopwatch() + (SLICE_IN_A_CROWD if is_crowded else SLICE))
-        if self._told and (is_crowded or commit.under_way):
-            self._next = self._loop.call_soon(self._see_some)
-        elif self._told:
-            self._wake()
+        if self._told:
+            # The committing thread wants the GIL back several times, and gets it from a loop that sleeps; from one at work after 5 ms.
+            self._next = self._loop.call_later(NAP if is_crowded or commit.under_way else IDLE_AFTER, self._see_some)
 
     def _sleep_no_more(self) -> None:
         if self._next is not None:
@@ -338,9 +338,8 @@ class Telemetry:
 
     def _see(self, end: float) -> None:
         self._sleep_no_more()
-        told, stopwatch, commit = self._told, self._epoch.stopwatch, self._epoch.commit
+        told, stopwatch = self._told, self._epoch.stopwatch
         while told and stopwatch() < end:
-            commit.breathe()
             item = told.popleft()
             if isinstance(item, Draft):
                 context = self._spans.finish(item)
