@@ -111,10 +111,10 @@ class Epoch:
 
     `charges` are the interrupted attempts of messages not handled yet. `reply` tells a client an outcome that is durable.
     `check_queries` is how often a query is checked for changing state: every nth. `keep_history` is how many messages of every actor's
-    past are kept at least. `telemetry` is there where an SDK listens. `spare` is for the code of actors of which nothing waits. `errands`
-    does what actors have asked for; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an actor looked at
-    when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that wait for an
-    item of a stream.
+    past are kept at least. `listener` is told what happens, where somebody listens. `spare` is for the code of actors of which nothing
+    waits. `errands` does what actors have asked for; `suspect` looks whether an actor that waits for another is stuck; `set_alarm` has an
+    actor looked at when one of its timers is due. `awaiting` are the callers here that wait for a workflow's outcome, `readers` those that
+    wait for an item of a stream.
     """
 
     fence: Fence
@@ -129,7 +129,7 @@ class Epoch:
     max_active: int
     check_queries: int
     keep_history: int = 0
-    telemetry: Listener | None = None
+    listener: Listener | None = None
     on_dead_letter: Callable[[DeadLetterInfo], None] | None = None
     stopwatch: Callable[[], float] = time.perf_counter
     queue: Callable[[], deque[Any]] = deque

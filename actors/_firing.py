@@ -51,9 +51,9 @@ class Firing:
                 self._tell(activation, now - due)
 
     def _tell(self, activation: Activation, late: float) -> None:
-        telemetry = self._books.epoch.telemetry
-        if telemetry is not None:
-            telemetry.fired(activation, late)
+        listener = self._books.epoch.listener
+        if listener is not None:
+            listener.fired(activation, late)
 
 
 def _next(timer: NamedTimer, now: float) -> NamedTimer:

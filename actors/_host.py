@@ -87,7 +87,7 @@ class Host:
         self.epoch.set_alarm = self._alarms.set
         self._intake = Intake(store, self.epoch, self.dispatcher)
         self._telemetry, self._metering = _tracing(self.epoch, settings), _metering(self, store, settings)
-        self.epoch.telemetry = commit.observer = _both(self._telemetry, self._metering)
+        self.epoch.listener = commit.observer = _both(self._telemetry, self._metering)
         self._store = store
         self._stop = asyncio.Event()
         self._scope = anyio.CancelScope()

@@ -327,8 +327,8 @@ class Lives:
         if activation.failure is not None:
             delete_quarantine(self._books.epoch.commit.batch, activation.suffix)
             activation.failure = None
-            if self._books.epoch.telemetry is not None:
-                self._books.epoch.telemetry.quarantined(activation.actor, ended=True)
+            if self._books.epoch.listener is not None:
+                self._books.epoch.listener.quarantined(activation.actor, ended=True)
             activation.fitted = False  # what keeps it from going on keeps its state from being read, too
         self._books.discharge(activation.decoding)
         reason = envelope.payload.decode(errors="replace")

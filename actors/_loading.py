@@ -186,8 +186,8 @@ class Loader:
             raise
         except BaseException as error:  # noqa: BLE001  replay runs the user's code
             self._quarantine(activation, error)
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.replayed(activation, messages, failed=activation.failure is not None)
+        if self._epoch.listener is not None:
+            self._epoch.listener.replayed(activation, messages, failed=activation.failure is not None)
 
     def _guarded(self, activation: Activation, work: Callable[[], T]) -> T:
         breadcrumbs = self._epoch.breadcrumbs

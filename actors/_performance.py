@@ -102,8 +102,8 @@ class Performer:
                 turn.attempt += snapshot.back_off.attempts
         if self._epoch.charges:
             turn.attempt += self._settlement.books.interrupted(item)
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.begin_turn(activation, item, turn)
+        if self._epoch.listener is not None:
+            self._epoch.listener.begin_turn(activation, item, turn)
         return turn
 
     def _for_code(self, activation: Activation, item: Item, turn: Turn) -> Item | None:
@@ -204,8 +204,8 @@ class Performer:
             taken = self._attempt(activation, instance, item, turn)
             if isinstance(taken, Taken):
                 self._settlement.succeed(activation, item, taken, turn)
-                if self._epoch.telemetry is not None:
-                    self._epoch.telemetry.end_turn(activation, item, turn, None)
+                if self._epoch.listener is not None:
+                    self._epoch.listener.end_turn(activation, item, turn, None)
                 return
             activation.forget_instance()
             attempts = activation.failed[1] + 1 if activation.failed[0] == item.seq else 1
@@ -236,8 +236,8 @@ class Performer:
         kept: bool = False,
         by_host: bool = False,
     ) -> None:
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
+        if self._epoch.listener is not None:
+            self._epoch.listener.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
 
     def _attempt(self, activation: Activation, instance: object, item: Item, turn: Turn) -> Taken | BaseException:
         breadcrumbs, coroutines = self._epoch.breadcrumbs, activation.coroutines or self._epoch.spare

@@ -126,14 +126,14 @@ async def find_work(epoch: Epoch, dispatcher: Dispatcher) -> None:
     was missing may be there today.
     """
     async for actor, quarantine in scan_quarantined(epoch.commit.overlay):
-        if epoch.telemetry is not None:
-            epoch.telemetry.quarantined(actor)
+        if epoch.listener is not None:
+            epoch.listener.quarantined(actor)
         if isinstance(quarantine, DamagedRecord) or not epoch.registry.serves(actor.type):
             continue
         if quarantine.failure.type_name == _UNREADABLE:
             delete_quarantine(epoch.commit.batch, suffix_of(actor))
-            if epoch.telemetry is not None:
-                epoch.telemetry.quarantined(actor, ended=True)
+            if epoch.listener is not None:
+                epoch.listener.quarantined(actor, ended=True)
         elif not is_of_versions(quarantine.failure):
             continue
         dispatcher.found_with_work(actor)

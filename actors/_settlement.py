@@ -228,8 +228,8 @@ class Settlement:
         self.books.touch(activation)
         self.books.tell_readers(activation)
         self.books.telling.answer_all(activation, deliveries, awaiters, error)
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.quarantined(activation.actor, ended=True)
+        if self._epoch.listener is not None:
+            self._epoch.listener.quarantined(activation.actor, ended=True)
 
     def release(self, activation: Activation) -> None:
         """Let a quarantined actor go on, with the message that it stood still at."""
@@ -241,8 +241,8 @@ class Settlement:
         activation.failure = None
         activation.forget_instance()
         self.books.touch(activation)
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.quarantined(activation.actor, ended=True)
+        if self._epoch.listener is not None:
+            self._epoch.listener.quarantined(activation.actor, ended=True)
 
     def quarantine(self, activation: Activation, error: BaseException) -> None:
         """The actor cannot go on: it stands still, its messages are kept, and asks are refused."""
@@ -253,7 +253,7 @@ class Settlement:
         activation.forget_instance()
         put_quarantine(self._epoch.commit.batch, activation.suffix, QuarantineRow(failure, self._epoch.clock.now()))
         self.books.touch(activation)
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.quarantined(activation.actor)
+        if self._epoch.listener is not None:
+            self._epoch.listener.quarantined(activation.actor)
         telling = self.books.telling
         telling.answer_all(activation, *telling.waiting(activation), quarantined(activation.actor, failure))

@@ -301,8 +301,8 @@ class Steps:
             if outcome is not None and self.is_wanted(work):
                 self._finish(work, outcome)
         finally:
-            if self._epoch.telemetry is not None:
-                self._epoch.telemetry.end_attempt(work)
+            if self._epoch.listener is not None:
+                self._epoch.listener.end_attempt(work)
             self._leave(work)
 
     def _leave(self, work: Outstanding) -> None:
@@ -387,8 +387,8 @@ class Steps:
         work.started = work.began = self._epoch.clock.now()
         work.first = work.row.first or work.started
         work.expired, work.error = False, None
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.begin_attempt(work)
+        if self._epoch.listener is not None:
+            self._epoch.listener.begin_attempt(work)
         limits = [] if work.options.timeout is None else [work.options.timeout.total_seconds()]
         over_all = work.options.timeout_over_all
         if over_all is not None:

@@ -119,8 +119,8 @@ class Telling:
         gate = self._epoch.commit.stage(len(letter.envelope.payload))
         failure = letter.failure
         logger.error("%s: %s is in the dead letters: %s: %s", actor, letter.envelope.name, failure.type_name, failure.text)
-        if self._epoch.telemetry is not None:
-            self._epoch.telemetry.put_aside(actor, letter)
+        if self._epoch.listener is not None:
+            self._epoch.listener.put_aside(actor, letter)
         if self._epoch.on_dead_letter is not None:
             gate.when_open(partial(_call_hook, self._epoch.on_dead_letter, dead_letter_info(actor, seq, letter)))
 

@@ -51,7 +51,7 @@ class Found:
         self.buried: list[tuple[str, str, str]] = []
         self.commit = SimpleNamespace(overlay=MemoryStore(self.disk), batch=self.batch)
         self.registry = Registry([definition_of(cls) for cls in (Account, Counter)])
-        self.telemetry = None
+        self.listener = None
         self.settlement = SimpleNamespace(books=SimpleNamespace(telling=self))
 
     def put(self, put: Any, *arguments: Any) -> None:

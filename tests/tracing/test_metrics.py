@@ -277,7 +277,7 @@ async def test_who_has_ended_is_neither_shown_nor_kept_alive() -> None:
 async def test_without_a_provider_nothing_is_metered() -> None:
     async with Runtime("memory:", [Till]) as runtime:
         assert runtime._host is not None
-        assert (runtime._host.epoch.telemetry, runtime._host.epoch.commit.observer) == (None, None)
+        assert (runtime._host.epoch.listener, runtime._host.epoch.commit.observer) == (None, None)
 
 
 async def test_traces_and_figures_are_told_of_the_same_turns() -> None:
