@@ -129,10 +129,8 @@ class Metering:
 
     def put_aside(self, actor: ActorId, letter: DeadLetter) -> None:
         """As `Listener.put_aside`; of a type that is not served, since that may be any text, only that it is so."""
-        served = self._epoch.registry.serves(actor.type)
-        self._open.count(
-            names.DEAD_LETTERS, ((names.ACTOR_TYPE, actor.type if served else "_OTHER"), (names.ERROR_TYPE, _error_of(letter)))
-        )
+        type_name = actor.type if self._epoch.registry.serves(actor.type) else names.OTHER
+        self._open.count(names.DEAD_LETTERS, ((names.ACTOR_TYPE, type_name), (names.ERROR_TYPE, _error_of(letter))))
 
     def quarantined(self, actor: ActorId, *, ended: bool = False) -> None:
         """As `Listener.quarantined`."""

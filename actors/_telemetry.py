@@ -25,7 +25,6 @@ from ..tracing import (
     began_at,
     context_of,
     headers_of,
-    is_sampled,
     linked,
     message_draft,
     names,
@@ -244,8 +243,7 @@ class Telemetry:
         assert step is not None
         surroundings, parent = surroundings_of(row.headers), context_of(row.headers)
         work.span = None
-        if is_sampled(row.headers) is False:
-            assert parent is not None
+        if parent is not None and not parent.trace_flags.sampled:
             attach(set_span_in_context(NonRecordingSpan(parent), surroundings))
             return
         operation = names.ATTEMPT_AT if row.compensates is None else names.COMPENSATE
@@ -416,8 +414,8 @@ def _is_put_aside(activation: Activation, item: Item) -> bool:
     """Whether a message that has failed is not tried again."""
     back_off = None if activation.snapshot is None else activation.snapshot.back_off
     is_again = back_off is not None and back_off.seq == item.seq
-    is_put_aside = not item.envelope.ask and item.envelope.kind is not Kind.SPAWN  # of which the parent is told
-    return is_put_aside and not is_again and activation.failure is None
+    is_told = item.envelope.ask or item.envelope.kind is Kind.SPAWN  # its sender, or the parent
+    return not is_told and not is_again and activation.failure is None
 
 
 def _arguments(definition: Definition, envelope: Envelope) -> tuple[Any, Any] | None:

@@ -1,13 +1,14 @@
 """Traces, metrics and logs by OpenTelemetry's API: what a program sees of its actors, with any SDK, and with none.
 
-`Tracing` says how a runtime traces; `keep_spans` keeps what it tells on this machine. What makes spans is loaded only where an SDK listens.
+`Tracing` says how a runtime traces, `keep_spans` keeps spans on this machine, `SpanStore` reads them, `serve_metrics` shows figures to
+Prometheus; the rest is for the actors' host. What makes spans is loaded only where an SDK listens.
 """
 
 import typing
 
 from . import _names as names
-from ._context import Headers, admitted, began_at, context_of, enter, headers_of, is_sampled, outgoing_headers, surroundings_of, trace_id_of
-from ._pending import BatchId, PendingSpans
+from ._context import Headers, admitted, began_at, context_of, enter, headers_of, outgoing_headers, surroundings_of, trace_id_of
+from ._pending import PendingSpans
 from ._settings import LINK_AFTER, Capture, Tracing
 
 if typing.TYPE_CHECKING:
@@ -21,7 +22,6 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "LINK_AFTER",
     "AmbientSpan",
-    "BatchId",
     "Capture",
     "Draft",
     "Headers",
@@ -45,7 +45,6 @@ __all__ = [
     "context_of",
     "enter",
     "headers_of",
-    "is_sampled",
     "keep_spans",
     "linked",
     "message_draft",

@@ -19,7 +19,6 @@ Headers: TypeAlias = dict[str, str]
 
 # W3C Trace Context, 3.2: version-trace_id-parent_id-flags; a later version may have more behind them.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
-_SAMPLED: Final = 1
 _BEGAN: Final = "perdure-began"  # beside the W3C's, and only between actors: nobody else's is let in
 _PASSED_ON: Final = ("baggage", _BEGAN)
 # Characters. Of `baggage` the W3C asks for so many (3.3.2), and OpenTelemetry takes no more; of `tracestate` 32 members fit, as most are.
@@ -104,12 +103,6 @@ def surroundings_of(headers: Mapping[str, str] | None) -> Context:
     from opentelemetry.context import Context
 
     return Context() if headers is None or "baggage" not in headers else W3CBaggagePropagator().extract(headers, Context())
-
-
-def is_sampled(headers: Mapping[str, str] | None) -> bool | None:
-    """Whether the trace of the headers is recorded by whoever began it; None if they name no trace."""
-    found = None if headers is None else _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return None if found is None else bool(int(found[3], 16) & _SAMPLED)
 
 
 def trace_id_of(headers: Mapping[str, str] | None) -> str | None:

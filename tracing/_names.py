@@ -58,6 +58,7 @@ COMPENSATE: Final = "compensate"
 COMMIT: Final = "commit"
 RECOVER: Final = "recover"
 UNKNOWN: Final = "(unknown)"  # in the place of a handler that is none: "handle Order.(unknown)"
+OTHER: Final = "_OTHER"  # of a figure's attribute, as the conventions write it: what a caller made up
 
 # --- outcomes ---
 

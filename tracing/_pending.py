@@ -41,9 +41,9 @@ class PendingSpans:
         return self._batches.pop(batch, [])
 
     def settle(self, durable: BatchId) -> list[Draft]:
-        """An epoch begins, and `durable` is the last batch of those before it: what has waited for that and earlier ones was, no more.
+        """An epoch begins, and `durable` is the last batch before it: what has waited for that one and those before. The rest never was.
 
-        If it is a batch of a later epoch than of those that wait, another process was the host meanwhile, and nobody knows of theirs.
+        If that batch is of a later epoch than all that wait, another process was the host meanwhile, and nobody knows what became of these.
         """
         batches, self._batches = self._batches, {}
         return [draft for batch in sorted(batches) if batch <= durable and batch[0] == durable[0] for draft in batches[batch]]
