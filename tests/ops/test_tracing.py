@@ -18,7 +18,8 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from perdure.actors.ops.cli._waterfall import Picture, Waterfall, duration
+from perdure.actors.ops._wording import duration
+from perdure.actors.ops.cli._waterfall import Picture, Waterfall
 from perdure.tracing import LocalSpanExporter, SpanStore
 from rich.console import Console
 

@@ -23,7 +23,7 @@ from ..._clock import SystemClock
 from ..._errors import ActorNotFound, DeadLetterNotFound, InvalidKey, UnknownActorType, UnknownHandler, WrongArguments
 from .._serving import NoActors
 from .._tree import printable
-from .._wording import span
+from .._wording import roughly
 from ..demo._feed import FeedError
 
 MISTAKES: Final = (ActorNotFound, DeadLetterNotFound, FeedError, InvalidKey, NoActors, UnknownActorType, UnknownHandler, WrongArguments)
@@ -139,12 +139,12 @@ def ago(at: float) -> str:
     if not at:
         return "-"
     seconds = SystemClock().now() - at
-    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    return f"{roughly(seconds)} ago" if seconds >= 0 else f"in {roughly(-seconds)}"
 
 
 def due(at: float) -> str:
     """When something is to happen: in some time, or at once if a host comes."""
-    return ago(at) if at > SystemClock().now() else f"due since {span(SystemClock().now() - at)}"
+    return ago(at) if at > SystemClock().now() else f"due since {roughly(SystemClock().now() - at)}"
 
 
 def when(at: float) -> str:

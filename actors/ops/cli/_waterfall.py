@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ....tracing import KeptSpan, SpanRow, Trace, names
 from .._tree import printable
-from .._wording import counted
+from .._wording import counted, duration
 from ._screen import key_text, when
 
 WIDEST: Final = 120  # columns of what is no terminal, or a very wide one
@@ -30,7 +30,6 @@ NOTABLE_LATENESS: Final = 1.0  # seconds
 MOST_LINKS: Final = 3  # of one span that are named
 
 _STYLES: Final = {"server": "magenta", "client": "magenta", "producer": "cyan", "consumer": "green"}
-_UNITS: Final = ((86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms"))
 
 
 class Picture(NamedTuple):
@@ -268,12 +267,3 @@ def _crashes(traces: Sequence[Trace]) -> Iterator[int]:
         epoch = _epoch(span)
         if epoch is not None and (span.attributes.get(names.INTERRUPTED) or span.attributes.get(names.RECOVERED)):
             yield epoch
-
-
-def duration(nanoseconds: int) -> str:
-    """A length of time as people say it."""
-    for size, unit in _UNITS:
-        amount = nanoseconds / size
-        if amount >= 0.9995:
-            return f"{amount:.1f}".removesuffix(".0") + f" {unit}" if amount < 9.95 else f"{amount:.0f} {unit}"
-    return f"{max(0, nanoseconds) / 1000:.0f} µs"
