@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ..storage import Fence, Gate, GroupCommit, fresh
 from ._breadcrumb import Breadcrumbs
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ._mailbox import Item
     from ._outstanding import Outstanding
     from ._turn import Turn
+
+TELL_AFTER: Final = 0.01  # seconds: a listener tells of what is durable while the next batch is written, or after so long without one
 
 
 def _unwired(*_: object) -> None:

@@ -38,7 +38,8 @@ from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from ..tracing import Sending
-    from ._metering import Listeners, Metering
+    from ._listeners import Listeners
+    from ._metering import Metering
     from ._telemetry import Telemetry
 
 SWEEP_EVERY: Final = 60.0  # seconds between looks for what has expired
@@ -317,6 +318,6 @@ def _both(telemetry: Telemetry | None, metering: Metering | None) -> Telemetry |
     """One to be told of everything, so that whoever tells looks at one place."""
     if telemetry is None or metering is None:
         return metering if telemetry is None else telemetry
-    from ._metering import Listeners
+    from ._listeners import Listeners  # likewise
 
     return Listeners(telemetry, metering)

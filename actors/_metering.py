@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import Final, TypeVar, final
 
 from ..storage import Committed, MeasuredStore, Store
 from ..tracing import Instruments, Labels, names
@@ -20,7 +20,7 @@ from ._activation import Activation
 from ._define import Definition
 from ._dispatch import Dispatcher
 from ._envelope import Envelope
-from ._epoch import Epoch
+from ._epoch import TELL_AFTER, Epoch
 from ._ids import ActorId
 from ._mailbox import Item
 from ._outstanding import Outstanding
@@ -28,13 +28,9 @@ from ._records import DeadLetter, RequestKind
 from ._steps import Steps
 from ._turn import Turn
 
-if TYPE_CHECKING:
-    from ._telemetry import Telemetry
-
 T = TypeVar("T")
 
 MEASURED: Final = 8  # values of a batch that go into one histogram: the SDK takes 12 µs for each, a turn 20 µs in all
-IDLE_AFTER: Final = 0.01  # seconds without a commit, after which what is durable is told all the same
 
 _TurnKey = tuple[str, str, str | None]  # actor type, handler, the class of what was raised
 
@@ -151,7 +147,7 @@ class Metering:
         """As `Observer.committed`."""
         self._durable.append((committed, self._under_way))
         if self._idle is None:
-            self._idle = self._loop.call_later(IDLE_AFTER, self.drain)
+            self._idle = self._loop.call_later(TELL_AFTER, self.drain)
 
     def drain(self) -> None:
         """Count everything that is durable."""
@@ -237,65 +233,6 @@ class Metering:
             return {(): self._store.size()} if isinstance(self._store, MeasuredStore) else {}
         except OSError:  # it is being moved away, or its disk is
             return {}
-
-
-@final
-class Listeners:
-    """Traces and figures both: what is told to this is told to either."""
-
-    def __init__(self, telemetry: Telemetry, metering: Metering) -> None:
-        self._telemetry: Final = telemetry
-        self._metering: Final = metering
-
-    def __repr__(self) -> str:
-        return f"<Listeners {self._telemetry!r}, {self._metering!r}>"
-
-    def begin_turn(self, activation: Activation, item: Item, turn: Turn) -> None:
-        """As `Listener.begin_turn`."""
-        self._telemetry.begin_turn(activation, item, turn)
-        self._metering.begin_turn(activation, item, turn)
-
-    def end_turn(
-        self, activation: Activation, item: Item, turn: Turn, error: BaseException | None, *, kept: bool = False, by_host: bool = False
-    ) -> None:
-        """As `Listener.end_turn`."""
-        self._metering.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
-        self._telemetry.end_turn(activation, item, turn, error, kept=kept, by_host=by_host)
-
-    def begin_attempt(self, work: Outstanding) -> None:
-        """As `Listener.begin_attempt`."""
-        self._telemetry.begin_attempt(work)
-
-    def end_attempt(self, work: Outstanding) -> None:
-        """As `Listener.end_attempt`."""
-        self._metering.end_attempt(work)
-        self._telemetry.end_attempt(work)
-
-    def fired(self, activation: Activation, late: float) -> None:
-        """As `Listener.fired`."""
-        self._metering.fired(activation, late)
-
-    def replayed(self, activation: Activation, messages: int, *, failed: bool) -> None:
-        """As `Listener.replayed`."""
-        self._metering.replayed(activation, messages, failed=failed)
-
-    def put_aside(self, actor: ActorId, letter: DeadLetter) -> None:
-        """As `Listener.put_aside`."""
-        self._metering.put_aside(actor, letter)
-
-    def quarantined(self, actor: ActorId, *, ended: bool = False) -> None:
-        """As `Listener.quarantined`."""
-        self._metering.quarantined(actor, ended=ended)
-
-    def begun(self) -> None:
-        """As `Observer.begun`."""
-        self._metering.begun()
-        self._telemetry.begun()
-
-    def committed(self, committed: Committed) -> None:
-        """As `Observer.committed`."""
-        self._metering.committed(committed)
-        self._telemetry.committed(committed)
 
 
 def _handler_of(definition: Definition, envelope: Envelope) -> str:

@@ -35,7 +35,7 @@ from ._calls import Call
 from ._coroutines import AMBIENT, BEGINNING
 from ._define import Definition
 from ._envelope import STARTS, Envelope, Form, Kind, verb_of
-from ._epoch import Epoch
+from ._epoch import TELL_AFTER, Epoch
 from ._ids import ActorId
 from ._mailbox import Item
 from ._outstanding import Outstanding
@@ -49,7 +49,6 @@ logger = logging.getLogger("perdure.tracing")
 
 _UNSEEN: Final = NonRecordingSpan(SpanContext(1, 1, is_remote=False))
 MAX_LINKS: Final = 32  # of a commit, to its turns
-IDLE_AFTER: Final = 0.01  # seconds: without another commit, under which the loop has time, what is durable is seen after so long
 NAP: Final = 0.0005  # seconds between two slices
 SLICE: Final = 0.001  # seconds of making spans before others get the loop
 SLICE_IN_A_CROWD: Final = 0.004  # likewise, while so many wait that they might become more and more: turns have slices of 2 ms
@@ -310,7 +309,7 @@ class Telemetry:
 
     def _wake(self) -> None:
         if self._next is None:
-            self._next = self._loop.call_later(IDLE_AFTER, self._see_some)
+            self._next = self._loop.call_later(TELL_AFTER, self._see_some)
 
     def _drop(self, count: int) -> None:
         if not self._dropped:
@@ -327,7 +326,7 @@ class Telemetry:
         self._see(self._epoch.stopwatch() + (SLICE_IN_A_CROWD if is_crowded else SLICE))
         if self._told:
             # The committing thread wants the GIL back several times, and gets it from a loop that sleeps; from one at work after 5 ms.
-            self._next = self._loop.call_later(NAP if is_crowded or commit.under_way else IDLE_AFTER, self._see_some)
+            self._next = self._loop.call_later(NAP if is_crowded or commit.under_way else TELL_AFTER, self._see_some)
 
     def _sleep_no_more(self) -> None:
         if self._next is not None:
