@@ -78,12 +78,10 @@ class Environment:
             raise self.read_error(error) from error
 
     def write(self, change: Callable[[Transaction], T], staged: Callable[[], None], limit: int | None = None) -> T:
-        """Apply a change in one durable transaction, growing the map as needed; `staged` is called when only the commit is left.
+        """Apply a change in one transaction, growing the map as needed; `staged` is called when only the commit is left.
 
-        For the writer thread alone. The map grows to `limit` bytes at most.
-
-        Raises `StoreFull` (nothing was written), or what ends all writing: `CommitUncertain`, `StoreCorrupt`.
-        What `change` itself raises leaves no trace.
+        For the writer thread alone. The map grows to `limit` bytes at most. Raises `StoreFull` (nothing was written), or what ends all
+        writing: `CommitUncertain`, `StoreCorrupt`. What `change` itself raises leaves no trace.
         """
         with self._writing:
             if self.broken is not None:
@@ -268,7 +266,7 @@ os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def _open(path: str, map_size: int, synced: bool) -> lmdb.Environment:
-    # Never writemap (a full disk would be SIGBUS) or metasync off; sync off for a tape alone (a power failure loses what was acknowledged).
+    # Never writemap (a full disk would be SIGBUS), or metasync off. Sync is off for a tape alone: a power failure loses what it was told.
     try:
         opened = lmdb.open(
             path, map_size, create=False, mode=0o600, max_readers=MAX_READERS, max_spare_txns=4, lib_version=ENGINE, sync=synced

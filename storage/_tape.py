@@ -1,9 +1,10 @@
 """The tape: chunks of bytes in order of time, the oldest of which go when they are too many or too old.
 
-It is never the truth about anything: nothing of it is synced, and one that is damaged is put aside for a new one. Chunks lie together in
-rows of some KiB, each below the marks of its chunks: a flush is one row however much it is found by, and all rows' marks are looked
-through in some 30 ms. That is for the GIL, which py-lmdb retakes after every put: an index row for each thing would wait for a busy loop
-each time. And the walk through a tape at its opening is whole, since its leaves are few.
+It is never the truth about anything: nothing of it is synced, and one that is damaged is put aside for a new one.
+
+Chunks lie together in rows of some KiB, each of which begins with the marks of its chunks. There is no index: whoever looks for a mark goes
+through all rows, in some 30 ms. For py-lmdb retakes the GIL after every put, so that a chunk with an index row for each of its marks would
+wait for a busy loop as often; here it is one put. Rows are few, too, so that opening a tape can afford to walk through all of it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     SpanExporter = SpanProcessor = object  # the SDK is an extra, and asks for no more than the methods
 
-log: Final = logging.getLogger("perdure.tracing")
+logger: Final = logging.getLogger("perdure.tracing")
 
 DIRECTORY: Final = "spans"  # in an LMDB store's
 MAX_BYTES: Final = 256 << 20
@@ -160,7 +160,7 @@ class LocalSpanExporter(SpanExporter):
     def _warn(self, error: Exception) -> None:
         if time.monotonic() - self._warned >= WARN_EVERY:
             self._warned = time.monotonic()
-            log.warning("spans are dropped, %d before these: %s", self._dropped, error)
+            logger.warning("spans are dropped, %d before these: %s", self._dropped, error)
 
 
 @final
@@ -246,7 +246,7 @@ class LocalSpanProcessor(SpanProcessor):
     def _warn(self) -> None:
         if self._overrun and time.monotonic() - self._warned >= WARN_EVERY:
             self._warned = time.monotonic()
-            log.warning("%s: %d spans have found its queue full", self._exporter.path, self._overrun)
+            logger.warning("%s: %d spans have found its queue full", self._exporter.path, self._overrun)
 
     def _is_forked(self) -> None:
         self._max_waiting = 0
