@@ -1,4 +1,4 @@
-"""What the tests of tracing share: a listener, and what it has heard."""
+"""What the tests of tracing share: a listener, and what it has heard; a maker of spans."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, Tracer
 from perdure.tracing import Tracing, names
+
+from .endings import MakeSpan
 
 OF_HOSTS: Final = {names.COMMIT, names.RECOVER}
 
@@ -87,3 +89,9 @@ class Listener:
 @pytest.fixture
 def listener() -> Listener:
     return Listener()
+
+
+@pytest.fixture
+def make_span() -> MakeSpan:
+    """Makes spans that have ended."""
+    return MakeSpan()

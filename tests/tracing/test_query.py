@@ -16,12 +16,6 @@ Keep = Callable[..., SpanStore]
 
 
 @pytest.fixture
-def make_span() -> MakeSpan:
-    """Makes spans that have ended."""
-    return MakeSpan()
-
-
-@pytest.fixture
 def keep(tmp_path: Path) -> Iterator[Keep]:
     """Keeps spans, each list by an export of its own, and opens the store to read them."""
     exporter = LocalSpanExporter(f"{tmp_path}/spans")

@@ -26,12 +26,6 @@ SMALL = 4 << 20
 
 
 @pytest.fixture
-def make_span() -> MakeSpan:
-    """Makes spans that have ended."""
-    return MakeSpan()
-
-
-@pytest.fixture
 def no_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No tracer provider is set, and the one that the test sets is gone afterwards."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
