@@ -65,8 +65,8 @@ class Outstanding:
 
     @property
     def attempt(self) -> int:
-        """The number of the attempt that runs, or is next."""
-        return 1 + self.row.failed + self.row.interrupted
+        """As `RequestRow.attempt`."""
+        return self.row.attempt
 
     def is_certain(self, error: BaseException) -> bool:
         """Whether an attempt that raised this has done nothing: it ended by itself, whatever it says about being cancelled."""

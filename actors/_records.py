@@ -432,6 +432,11 @@ class RequestRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     compensates: bytes | None = None
     headers: dict[str, str] | None = None
 
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that runs, or is next."""
+        return 1 + self.failed + self.interrupted
+
 
 @final
 class ChildRow(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):

@@ -262,12 +262,11 @@ def _step(situation: Situation, wait: Wait) -> Awaited:
         text += f"; the attempt before failed with {error}"
     if progress is not None:
         text += f"; its last heartbeat said {progress}"
-    attempt = 1 + row.failed + row.interrupted
-    return Awaited("step", wait.name, wait.since or None, None, text, (), attempt, row.due or None, is_running, error, progress)
+    return Awaited("step", wait.name, wait.since or None, None, text, (), row.attempt, row.due or None, is_running, error, progress)
 
 
 def _attempt(situation: Situation, row: RequestRow, is_running: bool | None) -> str:
-    attempt = f"attempt {1 + row.failed + row.interrupted}" + (", which is asked to end," if row.ending else "")
+    attempt = f"attempt {row.attempt}" + (", which is asked to end," if row.ending else "")
     if is_running:
         return f"{attempt} runs now"
     if row.due > situation.now:
@@ -396,7 +395,7 @@ def _troubles(situation: Situation) -> Iterator[Trouble]:
     yield from _troubles_with_messages(situation)
     for row in situation.requests.values():
         if row.failure is not None:
-            text = f"the step {row.name} failed in attempt {row.failed + row.interrupted}: {_failure_line(row.failure)}"
+            text = f"the step {row.name} failed in attempt {row.attempt - 1}: {_failure_line(row.failure)}"
             yield Trouble("step", text, traceback=row.failure.traceback or None)
     yield from _dead_letters(situation)
 

@@ -146,10 +146,10 @@ def _when(situation: Situation, due: float) -> str:
 
 
 def _attempt(situation: Situation, row: RequestRow) -> Prospect:
-    attempt, at = f"(attempt {1 + row.failed + row.interrupted})", row.due or None
+    attempt, at = f"(attempt {row.attempt})", row.due or None
     if row.id in situation.busy:
         return Prospect("step", f"the step {row.name} runs now {attempt}; when it ends, it goes on", at)
-    again = "is tried again" if row.failed + row.interrupted else "begins"
+    again = "is tried again" if row.attempt > 1 else "begins"
     if at is not None and at > situation.now:
         when = "" if situation.host.is_running else ", if a host runs"
         return Prospect("step", f"the step {row.name} {again} {distance(at, situation.now)}{when} {attempt}", at)
