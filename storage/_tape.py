@@ -177,6 +177,7 @@ class Tape:
             except StoreFull:
                 if attempt == ATTEMPTS - 1:
                     raise
+                environment.check_readers()  # one that was killed keeps all pages of its time
                 environment.write(partial(_drop, oldest=0, excess=self._max_bytes), _staged, self._max_bytes)
             else:
                 return

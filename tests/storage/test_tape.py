@@ -262,3 +262,14 @@ def test_a_forked_child_may_not_use_what_its_parent_opened(tape: Tape) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     tape.append(b"parent's", [1], 0)
     assert chunks(tape) == [b"parent's"]
+
+
+def test_a_reader_that_was_killed_keeps_no_room(tape: Tape, place: str, elsewhere: Elsewhere) -> None:
+    fill(tape, 350)
+    reader = elsewhere(READER, place)
+    assert reader.reads() == "None"
+    reader.dies()
+
+    fill(tape, 2_000)
+
+    assert os.stat(f"{place}/data.mdb").st_size <= MIN_BYTES
