@@ -311,7 +311,8 @@ def _metering(host: Host, store: Store, settings: Settings) -> Metering | None:
     from ..tracing import Instruments
     from ._metering import Metering  # likewise
 
-    return Metering(host.epoch, host.dispatcher, host.steps, store, Instruments.of(meter))
+    instruments = Instruments.of(meter)
+    return None if instruments is None else Metering(host.epoch, host.dispatcher, host.steps, store, instruments)
 
 
 def _both(telemetry: Telemetry | None, metering: Metering | None) -> Telemetry | Metering | Listeners | None:

@@ -6,6 +6,7 @@ nothing is told twice. A host that has ended is not observed, nor kept alive; wh
 
 from __future__ import annotations
 
+import logging
 import operator
 import threading
 import weakref
@@ -19,6 +20,8 @@ from . import _names as names
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter
+
+logger: Final = logging.getLogger("perdure.tracing")
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]  # the attributes of a figure, as pairs; never a key
 
@@ -97,6 +100,7 @@ class Instruments:
         self._lock: Final = threading.Lock()  # hosts count in their threads, collecting has its own
         self._totals: Final[dict[str, dict[Labels, int]]] = {spec.name: {} for spec in _COUNTERS}
         self._observed: tuple[weakref.ref[Observed], ...] = ()
+        self._has_complained = False
         self._histograms: Final = {spec.name: _histogram(meter, spec, bounds) for spec, bounds in _HISTOGRAMS}
         for name, unit, description in _COUNTERS:
             meter.create_observable_counter(name, [partial(self._counted, name)], unit, description)
@@ -109,12 +113,16 @@ class Instruments:
         return f"<Instruments of {len(self._observed)} hosts>"
 
     @classmethod
-    def of(cls, meter: Meter) -> Instruments:
-        """Those of a meter: always the same ones."""
+    def of(cls, meter: Meter) -> Instruments | None:
+        """Those of a meter: always the same ones. None if it fails to make them."""
         with _making:
-            found = _made.get(meter)
-            if found is None:
-                found = _made[meter] = cls(meter)
+            try:
+                found = _made.get(meter)
+                if found is None:
+                    found = _made[meter] = cls(meter)
+            except Exception:  # the program's meter provider may be anything
+                logger.exception("no figures are told, since the instruments for them cannot be made")
+                return None
             return found
 
     # --- events ---
@@ -127,10 +135,15 @@ class Instruments:
                 totals[labels] = totals.get(labels, 0) + count
 
     def measure(self, name: str, values: Iterable[tuple[float, Labels]]) -> None:
-        """Add to a histogram: some 12 µs each, where a turn costs 20."""
+        """Add to a histogram: some 12 µs each, where a turn costs 20. What it fails to take is lost, and its error is told once."""
         record = self._histograms[name].record
         for value, labels in values:
-            record(value, dict(labels))
+            try:
+                record(value, dict(labels))
+            except Exception:  # views and what they measure by are the program's
+                if not self._has_complained:
+                    logger.exception("figures are lost, since they cannot be measured by %s", name)
+                self._has_complained = True
 
     # --- states ---
 

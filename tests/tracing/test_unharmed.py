@@ -8,6 +8,7 @@ from typing import Any, NoReturn, final
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach
+from opentelemetry.metrics import Histogram, MeterProvider, NoOpMeter
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -19,7 +20,7 @@ from perdure.actors._records import ARRIVAL_ROW, ArrivalRow
 from perdure.actors._ref import Request
 from perdure.actors.testing import World
 from perdure.storage import Offer
-from perdure.tracing import admitted, context_of, names, surroundings_of
+from perdure.tracing import Tracing, admitted, context_of, names, surroundings_of
 
 from .conftest import Listener
 
@@ -52,6 +53,36 @@ class BrokenAtBeginnings(SpanProcessor):
 class BrokenAtEnds(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         raise Broken
+
+
+@final
+class BrokenHistogram(Histogram):
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def record(self, *_: Any, **__: Any) -> NoReturn:
+        raise Broken
+
+
+@final
+class BrokenAtValues(NoOpMeter):
+    def create_histogram(self, *_: Any, **__: Any) -> Histogram:
+        return BrokenHistogram()
+
+
+@final
+class BrokenAtInstruments(NoOpMeter):
+    def create_histogram(self, *_: Any, **__: Any) -> NoReturn:
+        raise Broken
+
+
+@final
+class Provider(MeterProvider):
+    def __init__(self, meter: NoOpMeter) -> None:
+        self.meter = meter
+
+    def get_meter(self, *_: Any, **__: Any) -> NoOpMeter:
+        return self.meter
 
 
 @step
@@ -103,6 +134,17 @@ async def test_a_processor_that_fails_costs_spans_alone(broken: type[SpanProcess
     listener.provider.add_span_processor(broken())
 
     await assert_works(listener)
+
+
+@pytest.mark.parametrize("meter", [BrokenAtValues("broken"), BrokenAtInstruments("broken")])
+async def test_a_meter_that_fails_costs_figures_alone(meter: NoOpMeter, caplog: pytest.LogCaptureFixture) -> None:
+    async with World([Order], tracing=Tracing(meter_provider=Provider(meter))) as world:
+        await world.ref(Order, "o-1").ask(Order.add, "sku")
+        await world.restart()
+
+        assert await world.ref(Order, "o-1").query(Order.all) == ["sku"]
+
+    assert {record.name for record in caplog.records} == {"perdure.tracing"}
 
 
 async def test_a_hook_that_fails_costs_the_payload_alone(listener: Listener) -> None:
