@@ -85,8 +85,8 @@ class LocalSpanExporter(SpanExporter):
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a place: no store can be made where spans were first, so they wait for it."""
-        return self._tape is not None or self._awaited is None or os.path.exists(self._awaited)
+        """Whether there is a place: no store can be made where spans were first, so they wait for it, also if it is taken away."""
+        return self._awaited is None or os.path.exists(self._awaited)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write spans that have ended; FAILURE if any was dropped."""
@@ -143,9 +143,9 @@ class LocalSpanExporter(SpanExporter):
     def _opened(self) -> Tape:
         if self._closed:
             raise StoreError(self.path, "spans were ended after its end", "End the tracer provider after the host.")
+        if not self.is_ready:
+            raise StoreError(self.path, "there is no store to keep spans beside", "Start its host.")
         if self._tape is None:
-            if not self.is_ready:
-                raise StoreError(self.path, "there is no store to keep spans beside", "Start its host.")
             self._tape = Tape(self.path, max_bytes=self._max_bytes, max_age=self._max_age)
         return self._tape
 

@@ -264,6 +264,24 @@ async def test_spans_beside_a_store_disturb_neither_backup_nor_compaction(tmp_pa
     assert names(url) == ["kept", "kept, too"]
 
 
+@pytest.mark.anyio
+async def test_a_store_that_is_taken_away_is_not_stood_in_for(tmp_path: Path, make_span: MakeSpan) -> None:
+    url = f"lmdb:{tmp_path}/orders"
+    processor = LocalSpanProcessor(LocalSpanExporter(url))
+    async with Runtime(url, actors=[]):
+        processor.on_end(make_span("first"))
+        assert processor.force_flush()
+    (tmp_path / "orders").rename(tmp_path / "moved")
+
+    processor.on_end(make_span("meanwhile"))
+    assert not processor.force_flush()
+    async with Runtime(url, actors=[]):
+        assert processor.force_flush()
+    processor.shutdown()
+
+    assert (names(f"lmdb:{tmp_path}/moved"), names(url)) == (["first"], ["meanwhile"])
+
+
 def test_spans_that_found_no_store_are_counted_at_the_end(tmp_path: Path, make_span: MakeSpan) -> None:
     processor = LocalSpanProcessor(LocalSpanExporter(f"lmdb:{tmp_path}/none"))
     processor.on_end(make_span("early"))
