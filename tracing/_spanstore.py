@@ -32,6 +32,7 @@ DIRECTORY: Final = "spans"  # in an LMDB store's
 MAX_BYTES: Final = 256 << 20
 MAX_AGE: Final = timedelta(days=7)
 MAX_WAITING: Final = 50_000  # spans: more than a host can end in two seconds
+MOST_BYTES_WAITING: Final = 64 << 20  # encoded; a span may be as long as its attributes
 EVERY: Final = 0.1  # seconds between two looks at the queue: a SIGKILL loses what was ended since the last one
 SHUTDOWN_WAIT: Final = 5.0  # seconds
 WARN_EVERY: Final = 60.0  # seconds
@@ -167,7 +168,7 @@ class LocalSpanExporter(SpanExporter):
 class LocalSpanProcessor(SpanProcessor):
     """A processor of OpenTelemetry's SDK that hands spans to a `LocalSpanExporter` ten times a second, on a thread of its own.
 
-    To end a span costs whoever does 2 µs. Up to `max_waiting` spans wait; more are dropped and counted. A forked child
+    To end a span costs whoever does 2 µs. Up to `max_waiting` spans wait, of 64 MiB together; more are dropped and counted. A forked child
     keeps none.
     """
 
@@ -177,6 +178,8 @@ class LocalSpanProcessor(SpanProcessor):
         self._exporter = exporter
         self._max_waiting = max_waiting
         self._waiting: deque[EncodedSpan] = deque()
+        self._size = 0  # bytes of what waits
+        self._counting = threading.RLock()  # spans end in any thread, and wherever the collector finds a generator that has one
         self._overrun = 0
         self._warned = -WARN_EVERY
         self._pid = os.getpid()
@@ -197,12 +200,14 @@ class LocalSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Let a span wait for the thread."""
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._waiting) >= self._max_waiting or self._size >= MOST_BYTES_WAITING:
             self._overrun += 1
             return
         encoded = self._exporter.encode(span)
         if encoded is not None:
-            self._waiting.append(encoded)
+            with self._counting:
+                self._waiting.append(encoded)
+                self._size += len(encoded[0])
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write all that waits; whether that was done in time."""
@@ -221,7 +226,7 @@ class LocalSpanProcessor(SpanProcessor):
         self._max_waiting = 0
         self._thread.join(SHUTDOWN_WAIT)
         self.force_flush(round(SHUTDOWN_WAIT * 1000))
-        self._exporter.keep([self._waiting.popleft() for _ in range(len(self._waiting))])  # where no store has come to be they are counted
+        self._exporter.keep(self._taken(len(self._waiting)))  # where no store has come to be they are counted
         self._exporter.shutdown()
 
     def statistics(self) -> SpanStoreStatistics:
@@ -239,9 +244,16 @@ class LocalSpanProcessor(SpanProcessor):
             return False
         whole, waiting = True, self._waiting
         for _ in range(len(waiting) // _SLICE + 1):  # of what is ended meanwhile, the next look takes care
-            spans = [waiting.popleft() for _ in range(min(_SLICE, len(waiting)))]
+            spans = self._taken(_SLICE)
             whole = (not spans or self._exporter.keep(spans)) and whole
         return whole
+
+    def _taken(self, most: int) -> list[EncodedSpan]:
+        with self._counting:
+            spans = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            size = sum(len(encoded) for encoded, *_ in spans)
+            self._size -= size
+        return spans
 
     def _warn(self) -> None:
         if self._overrun and time.monotonic() - self._warned >= WARN_EVERY:

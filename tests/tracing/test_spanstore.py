@@ -232,6 +232,18 @@ def test_a_forked_child_keeps_nothing_and_ends(
     assert names(place) == ["parent's"]
 
 
+def test_what_waits_is_bounded_in_bytes_too(processor: LocalSpanProcessor, make_span: MakeSpan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.tracing._spanstore.MOST_BYTES_WAITING", 1 << 20)
+    with processor._writing:
+        for _ in range(10):
+            processor.on_end(make_span("long", attributes={"text": "x" * (256 << 10)}))
+
+        assert (processor.statistics().waiting, processor.statistics().overrun) == (4, 6)
+    assert processor.force_flush()
+    processor.on_end(make_span("later"))
+    assert processor.statistics().overrun == 6
+
+
 # --- beside a store ---
 
 
