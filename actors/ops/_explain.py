@@ -275,8 +275,7 @@ def _attempt(situation: Situation, row: RequestRow, is_running: bool | None) -> 
 
 
 def _outcome(situation: Situation, wait: Wait) -> Awaited:
-    assert wait.target is not None
-    chain = tuple(_chain(situation, ActorId(*wait.target)))
+    chain = tuple(_chain(situation, wait))
     text = f"{_brief(wait, situation.now)}{_after(situation, wait)}"
     return Awaited(wait.kind, wait.name, wait.since or None, wait.until or None, text, chain=chain)
 
@@ -287,24 +286,39 @@ _TELLERS: Final[dict[str, Callable[[Situation, Wait], Awaited]]] = {"signal": _s
 # --- whom it waits for ---
 
 
-def _chain(situation: Situation, actor: ActorId) -> Iterator[Link]:
+def _chain(situation: Situation, wait: Wait) -> Iterator[Link]:
     """The actor, the one that it waits for, and so on, to the end of what was read."""
-    seen = [situation.stand.id]
+    seen, waits = [situation.stand.id], [wait]
     while len(seen) <= LINKS:
+        actor = _target_of(waits[-1])
         if actor in seen:
-            text = f"{actor} again: a circle, in which nobody answers before something else comes, as a time-out"
-            yield Link(*actor, status="", text=text, problem="cycle", commands=(_commands.explain(actor),))
+            yield _again(situation, actor, waits[seen.index(actor) :])
             return
         stand = situation.others.get(actor)
         if stand is None:
             return
         yield _link(situation, stand)
-        following = [ActorId(*wait.target) for wait in stand.waits if wait.target is not None]
+        following = [wait for wait in stand.waits if wait.target is not None]
         if not following:
             return
         seen.append(actor)
-        actor = following[0]
+        waits.append(following[0])
+    actor = _target_of(waits[-1])
     yield Link(*actor, status="", text=f"{actor}, and so on", commands=(_commands.explain(actor),))
+
+
+def _again(situation: Situation, actor: ActorId, waits: list[Wait]) -> Link:
+    """An actor that these lead back to. With a free slot, an ask is handled whatever else waits: that is no circle."""
+    stands = {situation.stand.id: situation.stand, **situation.others}
+    if all(wait.kind == "result" or stands[_target_of(wait)].standing.holds for wait in waits):
+        text = f"{actor} again: a circle, in which nobody answers before something else comes, as a time-out"
+        return Link(*actor, status="", text=text, problem="cycle", commands=(_commands.explain(actor),))
+    return Link(*actor, status="", text=f"{actor} again, but not all of them keep the others waiting: some take messages meanwhile")
+
+
+def _target_of(wait: Wait) -> ActorId:
+    assert wait.target is not None
+    return ActorId(*wait.target)
 
 
 def _link(situation: Situation, stand: Stand) -> Link:

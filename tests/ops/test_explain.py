@@ -283,6 +283,15 @@ def test_a_chain_is_followed_for_eight_links() -> None:
     assert wait.chain[-1].text == "Order/o-10, and so on"
 
 
+@pytest.mark.parametrize(("kind", "holds", "problem"), [("result", False, "cycle"), ("ask", True, "cycle"), ("ask", False, None)])
+def test_who_takes_messages_meanwhile_is_in_no_circle(kind: str, holds: bool, problem: str | None) -> None:
+    other = suspended(Wait(kind, "total", NOW - 1, 0.0, ("Order", "o-1")), key="o-2")
+
+    (wait,) = explained(suspended(waiting_for("o-2"), holds=holds), others={other.id: other}).waits
+
+    assert (wait.chain[-1].key, wait.chain[-1].problem) == ("o-1", problem)
+
+
 def quarantined(stand: Stand) -> Stand:
     return stand._replace(quarantine=QuarantineRow(Failure("KeyError", "'sku'", ""), NOW))
 
