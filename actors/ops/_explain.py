@@ -180,9 +180,8 @@ def _host(situation: Situation, store: str) -> HostTold:
         return HostTold(*host, text)
     start = (_commands.run(store),)
     if host.is_running is None:
-        return HostTold(
-            *host, f"it cannot be told whether a host runs: the last one, {last}, has no door. If it does not, start one", start
-        )
+        why = f"the last one, {last}, has no door that can be tried"
+        return HostTold(*host, f"it cannot be told whether a host runs: {why}. If it does not, start one", start)
     last = f" (the last one was {last})" if last else ""
     return HostTold(*host, f"no host runs{last}: nothing happens until one is started", start)
 

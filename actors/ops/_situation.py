@@ -5,6 +5,7 @@ All of it is of one moment between two of the actor's turns, if a few tries find
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 from collections.abc import Iterable, Mapping
@@ -66,6 +67,9 @@ ARRIVALS_READ: Final = 256
 ALIKE_READ: Final = 128  # keys on each side of one that is not there
 
 LMDB: Final = "lmdb:"  # stores of other kinds have no inbox, and no place for breadcrumbs, that can be looked at
+
+ANSWERED: Final = frozenset((0, errno.EAGAIN))  # the second where more callers wait than may
+FORBIDDEN: Final = frozenset((errno.EACCES, errno.EPERM))
 
 R = TypeVar("R")
 
@@ -190,14 +194,16 @@ async def _read_once(store: Store, actor: ActorId, types: list[RegistryEntry], n
 
 
 async def read_host_state(store: Store) -> HostState:
-    """Whether a host answers at the door that the last one wrote down."""
+    """Whether there is a host behind the door that the last one wrote down; None where it may not be knocked at."""
     host = await read_host(store)
     if host is None:
         return HostState(False, 0, 0.0)
     if not host.door:
         return HostState(None, host.pid, host.started)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        return HostState(caller.connect_ex(host.door) == 0, host.pid, host.started)
+        caller.setblocking(False)  # one that is stopped, or very busy, lets callers wait
+        code = caller.connect_ex(host.door)
+    return HostState(None if code in FORBIDDEN else code in ANSWERED, host.pid, host.started)
 
 
 async def read_stand(reads: Reads, actor: ActorId) -> Stand:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from perdure.actors._breadcrumb import Phase
 from perdure.actors._envelope import Envelope, Kind
 from perdure.actors._failure import Failure
 from perdure.actors._ids import ActorId, Incarnation, MessageId
-from perdure.actors._persistence import PREFIX, Table, put_dead_letter, put_log_entry, put_snapshot, suffix_of
+from perdure.actors._persistence import PREFIX, Table, put_dead_letter, put_host, put_log_entry, put_snapshot, suffix_of
 from perdure.actors._records import (
     MAILBOX_ROW,
     DeadLetter,
+    HostRow,
     Lane,
     LogEntry,
     MailboxRow,
@@ -33,7 +36,7 @@ from perdure.actors._records import (
     Wait,
 )
 from perdure.actors.ops._explain import Explanation, explain
-from perdure.actors.ops._situation import HostState, Letters, Situation, Stand, read_situation
+from perdure.actors.ops._situation import HostState, Letters, Situation, Stand, read_host_state, read_situation
 from perdure.storage import Batch, Entry, MemoryStore, Range, pack
 
 from .conftest import Command, Hosting, installed
@@ -344,6 +347,37 @@ def test_who_waits_often_for_the_same_is_told_so_once() -> None:
 
     assert [each.text for each in told.next] == ["nothing, until somebody sends go"]
     assert (len(told.waits), told.waits[-1].text) == (21, "10 more")
+
+
+@pytest.mark.anyio
+async def test_a_host_that_stands_still_runs_and_is_not_waited_for(tmp_path: Path) -> None:
+    with ExitStack() as knocking, socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "door"))
+        door.listen(0)
+        for _ in range(3):
+            caller = knocking.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            caller.connect_ex(str(tmp_path / "door"))
+        batch, store = Batch(), MemoryStore()
+        put_host(batch, HostRow(str(tmp_path / "door"), 7, NOW))
+        await store.commit(batch, await store.own(0))
+
+        assert await read_host_state(store) == (True, 7, NOW)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("code", "is_running"), [(0, True), (errno.EAGAIN, True), (errno.ECONNREFUSED, False), (errno.ENOENT, False), (errno.EACCES, None)]
+)
+async def test_of_a_door_that_may_not_be_knocked_at_nothing_is_claimed(
+    code: int, is_running: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, store = Batch(), MemoryStore()
+    put_host(batch, HostRow("door", 7, NOW))
+    await store.commit(batch, await store.own(0))
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: code)
+
+    assert (await read_host_state(store)).is_running is is_running
 
 
 def test_where_a_host_has_no_door_nothing_is_claimed_of_it() -> None:
