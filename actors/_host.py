@@ -247,7 +247,8 @@ class Host:
         crumb = last.found()
         epoch.charges = await read_and_charge(epoch.commit.overlay, epoch.commit.batch, crumb, epoch.clock.now())
         await put_registry(epoch)
-        put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now()))
+        types = [definition.name for definition in epoch.registry]
+        put_host(epoch.commit.batch, HostRow(self._door.path, pid, epoch.clock.now(), types))
         steps, is_lost = last.found_steps(), last.is_lost
         outstanding = await read_and_charge_requests(epoch.commit.overlay, epoch.commit.batch, steps, is_lost=is_lost)
         epoch.commit.stage()

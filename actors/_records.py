@@ -368,12 +368,14 @@ class QuarantineRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class HostRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The running host.
 
-    Where its door is (a socket's path, empty if it has none), its process, and since when (seconds since the epoch).
+    Where its door is (a socket's path, empty if it has none), its process, since when (seconds since the epoch), and the types that it
+    serves: None of a host that did not write them down.
     """
 
     door: str
     pid: int
     started: float
+    types: list[str] | None = None
 
 
 @final

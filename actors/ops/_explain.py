@@ -172,18 +172,19 @@ def _standing_line(situation: Situation, since: float | None) -> str:
 
 def _host(situation: Situation, store: str) -> HostTold:
     host = situation.host
+    known = host.is_running, host.pid, host.since
     last = f"process {host.pid}, since {moment(host.since, situation.now)}" if host.pid else ""
     if host.is_running:
         text = f"a host runs: {last}"
         if not situation.is_served:
             text += f". It does not serve {situation.stand.id.type}: nothing happens until one does"
-        return HostTold(*host, text)
+        return HostTold(*known, text)
     start = (_commands.run(store),)
     if host.is_running is None:
         why = f"the last one, {last}, has no door that can be tried"
-        return HostTold(*host, f"it cannot be told whether a host runs: {why}. If it does not, start one", start)
+        return HostTold(*known, f"it cannot be told whether a host runs: {why}. If it does not, start one", start)
     last = f" (the last one was {last})" if last else ""
-    return HostTold(*host, f"no host runs{last}: nothing happens until one is started", start)
+    return HostTold(*known, f"no host runs{last}: nothing happens until one is started", start)
 
 
 # --- what it waits for ---
@@ -270,7 +271,13 @@ def _attempt(situation: Situation, row: RequestRow, is_running: bool | None) -> 
         return f"{attempt} runs now"
     if row.due > situation.now:
         return f"{attempt} begins at {moment(row.due, situation.now)}"
-    return f"{attempt} waits for its place" if situation.host.is_running else f"{attempt} begins as soon as a host runs"
+    if not situation.host.is_running:
+        return f"{attempt} begins as soon as a host runs"
+    return (
+        f"{attempt} waits for its place, or for a host that knows it"
+        if situation.is_served
+        else f"{attempt} waits for a host that knows it"
+    )
 
 
 def _outcome(situation: Situation, wait: Wait) -> Awaited:

@@ -67,7 +67,7 @@ def prospects(situation: Situation) -> list[Prospect]:
         return [*coming, _ended(situation)]
     wanted = list(dict.fromkeys(_wanted(situation)))
     if not coming:
-        hosted = "" if situation.host.is_running else ", and a host runs"
+        hosted = ", and a host runs" if not situation.host.is_running else "" if situation.is_served else ", and a host serves its type"
         return [Prospect("nothing", f"nothing, until {' or '.join(wanted) or 'a message comes'}{hosted}", commands=_cures(situation))]
     return [*coming, *(Prospect("if", f"if {each}, it goes on before that") for each in wanted)]
 
@@ -76,6 +76,12 @@ def _soon(situation: Situation) -> str:
     if not situation.is_served and situation.host.is_running:
         return "as soon as a host serves its type"
     return "now" if situation.host.is_running else "as soon as a host runs"
+
+
+def _if_hosted(situation: Situation) -> str:
+    if not situation.host.is_running:
+        return ", if a host runs"
+    return "" if situation.is_served else ", if a host serves its type by then"
 
 
 # --- messages ---
@@ -88,7 +94,9 @@ def _arriving(situation: Situation) -> list[Prospect]:
     more = f", and {counted(len(situation.arriving) - 1, 'more message')}" if len(situation.arriving) > 1 else ""
     words = _WORDS.get(first.kind) or f"the {first.kind.name.lower()}"
     sent = f", sent {distance(first.sent_at, situation.now)}," if first.sent_at else ""
-    text = f"{words} {first.name}".rstrip() + f"{sent} is in the inbox{more}: taken in {_soon(situation)}"
+    text = f"{words} {first.name}".rstrip() + f"{sent} is in the inbox{more}: "
+    buried = situation.host.is_running and not situation.is_served
+    text += "put among the dead letters, since its type is not served" if buried else f"taken in {_soon(situation)}"
     return [Prospect("message", text)]
 
 
@@ -141,7 +149,7 @@ def _due(situation: Situation) -> Iterator[Prospect]:
 
 def _when(situation: Situation, due: float) -> str:
     if due > situation.now:
-        return f"at {moment(due, situation.now)}" + ("" if situation.host.is_running else ", if a host runs")
+        return f"at {moment(due, situation.now)}{_if_hosted(situation)}"
     return f"{_soon(situation)}, due {distance(due, situation.now)}"
 
 
@@ -151,9 +159,9 @@ def _attempt(situation: Situation, row: RequestRow) -> Prospect:
         return Prospect("step", f"the step {row.name} runs now {attempt}; when it ends, it goes on", at)
     again = "is tried again" if row.attempt > 1 else "begins"
     if at is not None and at > situation.now:
-        when = "" if situation.host.is_running else ", if a host runs"
-        return Prospect("step", f"the step {row.name} {again} {distance(at, situation.now)}{when} {attempt}", at)
-    soon = "as soon as there is a place for it" if situation.host.is_running else _soon(situation)
+        return Prospect("step", f"the step {row.name} {again} {distance(at, situation.now)}{_if_hosted(situation)} {attempt}", at)
+    ready = situation.host.is_running and situation.is_served
+    soon = "as soon as there is a place for it, and a host that knows it" if ready else _soon(situation)
     return Prospect("step", f"the step {row.name} {again} {soon} {attempt}", at)
 
 

@@ -76,11 +76,12 @@ R = TypeVar("R")
 
 @final
 class HostState(NamedTuple):
-    """The last host: whether it runs (None: that cannot be told), its process, and since when (seconds since the epoch)."""
+    """The last host: whether it runs (None: that cannot be told), its process, since when (seconds since the epoch), what it serves."""
 
     is_running: bool | None
     pid: int
     since: float
+    types: list[str] | None = None  # None: it has not told
 
 
 @final
@@ -158,7 +159,9 @@ class Situation(NamedTuple):
 
     @property
     def is_served(self) -> bool:
-        """Whether any host has served its type."""
+        """Whether its type is served by the host that runs, or has been by any, if that one has not told or none runs."""
+        if self.host.is_running and self.host.types is not None:
+            return self.stand.id.type in self.host.types
         return any(entry.name == self.stand.id.type for entry in self.types)
 
 
@@ -199,11 +202,11 @@ async def read_host_state(store: Store) -> HostState:
     if host is None:
         return HostState(False, 0, 0.0)
     if not host.door:
-        return HostState(None, host.pid, host.started)
+        return HostState(None, host.pid, host.started, host.types)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.setblocking(False)  # one that is stopped, or very busy, lets callers wait
         code = caller.connect_ex(host.door)
-    return HostState(None if code in FORBIDDEN else code in ANSWERED, host.pid, host.started)
+    return HostState(None if code in FORBIDDEN else code in ANSWERED, host.pid, host.started, host.types)
 
 
 async def read_stand(reads: Reads, actor: ActorId) -> Stand:

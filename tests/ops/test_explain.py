@@ -27,6 +27,7 @@ from perdure.actors._records import (
     Lane,
     LogEntry,
     MailboxRow,
+    NamedTimer,
     QuarantineRow,
     RequestKind,
     RequestRow,
@@ -266,11 +267,11 @@ def suspended(*waits: Wait, key: str = "o-1", **standing: Any) -> Stand:
     return Stand(ActorId("Order", key), snapshot)
 
 
-def explained(stand: Stand, *, host: bool | None = True, **more: Any) -> Explanation:
+def explained(stand: Stand, *, host: bool | None = True, serves: str = "Order", **more: Any) -> Explanation:
     """What is said of it now."""
     nothing: dict[str, Any] = {"types": [], "arriving": [], "requests": {}, "busy": {}, "children": [], "turns": [], "others": {}}
     facts: dict[str, Any] = {**nothing, "letters": Letters(0, True, None), **more}
-    return explain(Situation(NOW, stand, HostState(host, 7, NOW - 3600), **facts), "lmdb:shop")
+    return explain(Situation(NOW, stand, HostState(host, 7, NOW - 3600, [serves]), **facts), "lmdb:shop")
 
 
 def waiting_for(key: str) -> Wait:
@@ -320,7 +321,7 @@ def test_what_keeps_the_other_one_is_told_with_its_cure(other: Stand, problem: s
     [
         (NOW + 3.2, {}, True, "attempt 3 begins at 12:00:00 (in 3.2 s)"),
         (NOW - 9, {b"grind": Phase.STEP}, True, "attempt 3 runs now"),
-        (NOW - 9, {}, True, "attempt 3 waits for its place"),
+        (NOW - 9, {}, True, "attempt 3 waits for its place, or for a host that knows it"),
         (NOW - 9, {}, False, "attempt 3 begins as soon as a host runs"),
     ],
 )
@@ -330,6 +331,28 @@ def test_an_attempt_is_told_by_where_it_is(due: float, busy: dict[bytes, Phase],
     (wait,) = explained(suspended(Wait("step", "grind", request=b"grind")), host=host, requests={row.id: row}, busy=busy).waits
 
     assert OTHER_TIMES.sub("12:00:00", wait.text) == f"the step grind: {text}; its host died 1 time while it ran"
+
+
+@pytest.mark.anyio
+async def test_of_a_type_that_the_host_does_not_serve_nothing_is_promised(perdure: Command, tmp_path: Path) -> None:
+    url = f"lmdb:{tmp_path}/store"
+    await _begin_to_dry(url)
+
+    async with Runtime(url, [Miller]):
+        found = await anyio.to_thread.run_sync(told, perdure, url, "Sack", "wet")
+
+    assert "It does not serve Sack: nothing happens until one does" in found["host"]["text"]
+    assert found["waits"][0]["text"].endswith("attempt 1 waits for a host that knows it")
+    assert found["next"][0]["text"] == "the step mill.dry begins as soon as a host serves its type (attempt 1)"
+
+
+def test_a_message_that_the_host_does_not_serve_is_told_to_be_put_aside() -> None:
+    event = Envelope(MessageId(b"m"), Kind.EVENT, "add", b"")
+
+    told = explained(suspended(timers=[NamedTimer("remind", NOW + 60)]), serves="Sack", arriving=[event])
+
+    assert told.next[0].text == "the event add is in the inbox: put among the dead letters, since its type is not served"
+    assert told.next[1].text.endswith("if a host serves its type by then: its timer remind fires")
 
 
 def test_what_is_most_pressing_comes_first() -> None:
@@ -362,7 +385,7 @@ async def test_a_host_that_stands_still_runs_and_is_not_waited_for(tmp_path: Pat
         put_host(batch, HostRow(str(tmp_path / "door"), 7, NOW))
         await store.commit(batch, await store.own(0))
 
-        assert await read_host_state(store) == (True, 7, NOW)
+        assert await read_host_state(store) == (True, 7, NOW, None)
 
 
 @pytest.mark.anyio
