@@ -17,7 +17,7 @@ from .._past import HistoryEntry
 from .._records import Raised, RequestRow, Wait
 from . import _commands
 from ._pickles import outline
-from ._prospects import Prospect, called, first_line, prospects
+from ._prospects import Prospect, called, first_line, prospects, retries
 from ._situation import LINKS, WAITS_TOLD, Situation, Stand
 from ._tree import inline
 from ._wording import counted, moment
@@ -347,8 +347,7 @@ def _link(situation: Situation, stand: Stand) -> Link:
 
 
 def _cures(situation: Situation, stand: Stand) -> Iterator[str]:
-    if stand.quarantine is not None:
-        yield _commands.retry(stand.id)
+    yield from retries(stand)
     for name in dict.fromkeys(wait.name for wait in stand.waits[:3] if wait.kind == "signal"):
         command = _commands.send_signal(stand.id, name, situation.types)
         if command is not None:
@@ -402,11 +401,11 @@ def _said(stand: Stand, failure: Failure) -> str:
 
 def _troubles(situation: Situation) -> Iterator[Trouble]:
     stand, run = situation.stand, situation.stand.standing.run
-    cause, actor = _cause(stand), situation.stand.id
+    cause = _cause(stand)
     if stand.quarantine is not None:
         at, failure = stand.quarantine.at, stand.quarantine.failure
         text = f"it stands still: {_said(stand, failure)}"
-        yield Trouble("quarantine", text, at, failure.traceback or None, (_commands.retry(actor),))
+        yield Trouble("quarantine", text, at, failure.traceback or None, retries(stand))
     elif stand.damage is not None:
         yield Trouble("quarantine", f"it stands still: {cause}")
     elif run is not None and isinstance(run.outcome, Raised) and stand.snapshot is not None:

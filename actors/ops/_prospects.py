@@ -10,11 +10,13 @@ from typing import Final, final
 
 import msgspec
 
-from .._envelope import Kind
+from .._acceptance import FOR_THE_LIVING
+from .._envelope import STARTS, Kind
 from .._ids import ActorId
 from .._records import RequestKind, RequestRow
+from .._upgrades import is_of_versions
 from . import _commands
-from ._situation import WAITS_TOLD, Head, Situation
+from ._situation import WAITS_TOLD, Head, Situation, Stand
 from ._wording import counted, distance, moment
 
 _WORDS: Final = {
@@ -59,9 +61,7 @@ def prospects(situation: Situation) -> list[Prospect]:
     stand = situation.stand
     arriving = _arriving(situation)
     if stand.status == "quarantined":
-        cure = _commands.retry(stand.id)
-        told = f"`{cure}` lets it go on" if stand.damage is None else "what it has is damaged, and a backup may have it whole"
-        return [*arriving, Prospect("nothing", f"nothing: it is quarantined; {told}", commands=(cure,) if stand.damage is None else ())]
+        return [*arriving, _quarantined(stand)]
     coming = [*arriving, *_interrupts(situation), *_events(situation), *sorted(_due(situation), key=lambda each: each.at or 0.0)]
     if stand.snapshot is not None and stand.snapshot.status.is_end and not stand.standing.is_waiting:
         return [*coming, _ended(situation)]
@@ -70,6 +70,21 @@ def prospects(situation: Situation) -> list[Prospect]:
         hosted = ", and a host runs" if not situation.host.is_running else "" if situation.is_served else ", and a host serves its type"
         return [Prospect("nothing", f"nothing, until {' or '.join(wanted) or 'a message comes'}{hosted}", commands=_cures(situation))]
     return [*coming, *(Prospect("if", f"if {each}, it goes on before that") for each in wanted)]
+
+
+def retries(stand: Stand) -> tuple[str, ...]:
+    """The command that lets a quarantined actor go on, if one does."""
+    row = stand.quarantine
+    return () if row is None or stand.damage is not None or is_of_versions(row.failure) else (_commands.retry(stand.id),)
+
+
+def _quarantined(stand: Stand) -> Prospect:
+    if stand.damage is not None:
+        return Prospect("nothing", "nothing: it is quarantined; what it has is damaged, and a backup may have it whole")
+    cures = retries(stand)
+    if not cures:
+        return Prospect("if", "it goes on by itself as soon as a host serves a version of its type that fits it")
+    return Prospect("nothing", f"nothing: it is quarantined; `{cures[0]}` lets it go on", commands=cures)
 
 
 def _soon(situation: Situation) -> str:
@@ -95,8 +110,12 @@ def _arriving(situation: Situation) -> list[Prospect]:
     words = _WORDS.get(first.kind) or f"the {first.kind.name.lower()}"
     sent = f", sent {distance(first.sent_at, situation.now)}," if first.sent_at else ""
     text = f"{words} {first.name}".rstrip() + f"{sent} is in the inbox{more}: "
-    buried = situation.host.is_running and not situation.is_served
-    text += "put among the dead letters, since its type is not served" if buried else f"taken in {_soon(situation)}"
+    if situation.host.is_running and not situation.is_served:
+        text += "put among the dead letters, since its type is not served"
+    elif _comes_too_late(situation, first.kind):
+        text += f"turned away {_soon(situation)}, since its workflow has ended"
+    else:
+        text += f"taken in {_soon(situation)}"
     return [Prospect("message", text)]
 
 
@@ -127,7 +146,17 @@ def _handled(situation: Situation, head: Head, what: str) -> str:
     more = f", and {counted(head.depth - 1, f'more {what}')} after it" if head.depth > 1 else ""
     if head.envelope.id in situation.busy:
         return f"{called(head)} is being handled just now{more}"
+    if _comes_too_late(situation, head.envelope.kind):
+        return f"{called(head)} is turned away {_soon(situation)}, since its workflow has ended{more}"
     return f"{called(head)} is handled {_soon(situation)}{more}"
+
+
+def _comes_too_late(situation: Situation, kind: Kind) -> bool:
+    """Whether a workflow's end has left nobody to take a message of that kind, and none that waits begins it again."""
+    stand = situation.stand
+    has_ended = stand.snapshot is not None and stand.snapshot.status.is_end and not stand.standing.is_waiting
+    is_begun_again = any(head is not None and head.envelope.kind in STARTS for head in (stand.interrupt, stand.event))
+    return kind in FOR_THE_LIVING and has_ended and stand.standing.successor is None and not is_begun_again
 
 
 # --- what a time has been set for ---

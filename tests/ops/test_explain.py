@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from perdure.actors import Runtime
 from perdure.actors._breadcrumb import Phase
@@ -36,8 +37,9 @@ from perdure.actors._records import (
     Status,
     Wait,
 )
+from perdure.actors._version_errors import VersionMismatch
 from perdure.actors.ops._explain import Explanation, explain
-from perdure.actors.ops._situation import HostState, Letters, Situation, Stand, read_host_state, read_situation
+from perdure.actors.ops._situation import Head, HostState, Letters, Situation, Stand, read_host_state, read_situation
 from perdure.storage import Batch, Entry, MemoryStore, Range, pack
 
 from .conftest import Command, Hosting, installed
@@ -353,6 +355,28 @@ def test_a_message_that_the_host_does_not_serve_is_told_to_be_put_aside() -> Non
 
     assert told.next[0].text == "the event add is in the inbox: put among the dead letters, since its type is not served"
     assert told.next[1].text.endswith("if a host serves its type by then: its timer remind fires")
+
+
+def test_a_message_for_who_has_ended_is_told_to_be_turned_away() -> None:
+    ended = suspended()
+    assert ended.snapshot is not None
+    ended = ended._replace(snapshot=msgspec.structs.replace(ended.snapshot, status=Status.COMPLETED))
+    event = Envelope(MessageId(b"m"), Kind.EVENT, "add", b"")
+
+    told = explained(ended._replace(event=Head(3, event, 1)), arriving=[event])
+
+    assert told.next[0].text == "the event add is in the inbox: turned away now, since its workflow has ended"
+    assert told.next[1].text == "the event add (seq 3) is turned away now, since its workflow has ended"
+
+
+def test_who_stands_still_for_want_of_a_version_needs_no_retry() -> None:
+    failure = Failure(f"{VersionMismatch.__module__}.{VersionMismatch.__qualname__}", "of version 3", "")
+
+    told = explained(suspended()._replace(quarantine=QuarantineRow(failure, NOW)))
+
+    (following,), (wrong,) = told.next, told.errors
+    assert (following.kind, following.commands, wrong.commands) == ("if", (), ())
+    assert following.text.startswith("it goes on by itself as soon as a host serves a version")
 
 
 def test_what_is_most_pressing_comes_first() -> None:
