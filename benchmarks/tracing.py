@@ -1,4 +1,4 @@
-"""What do traces cost a host at full load: with an SDK that keeps every span on this machine, and with one that samples a tenth?
+"""What do traces cost a host, where an SDK keeps every span on this machine, and where it samples a tenth? At full load.
 
 Baseline: the same asks of the same actors with nobody who listens. All take turns in rounds of `turns.MESSAGES` asks, and medians are
 compared; a round ends when all of its answers are there and all of its spans are kept, so nothing is put off to a round of others.
