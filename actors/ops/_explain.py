@@ -184,6 +184,8 @@ def _host(situation: Situation, store: str) -> HostTold:
         why = f"the last one, {last}, has no door that can be tried"
         return HostTold(*known, f"it cannot be told whether a host runs: {why}. If it does not, start one", start)
     last = f" (the last one was {last})" if last else ""
+    if situation.stand.is_done:
+        return HostTold(*known, f"no host runs{last}")
     return HostTold(*known, f"no host runs{last}: nothing happens until one is started", start)
 
 

@@ -63,7 +63,7 @@ def prospects(situation: Situation) -> list[Prospect]:
     if stand.status == "quarantined":
         return [*arriving, _quarantined(stand)]
     coming = [*arriving, *_interrupts(situation), *_events(situation), *sorted(_due(situation), key=lambda each: each.at or 0.0)]
-    if stand.snapshot is not None and stand.snapshot.status.is_end and not stand.standing.is_waiting:
+    if stand.has_ended:
         return [*coming, _ended(situation)]
     wanted = list(dict.fromkeys(_wanted(situation)))
     if not coming:
@@ -154,9 +154,8 @@ def _handled(situation: Situation, head: Head, what: str) -> str:
 def _comes_too_late(situation: Situation, kind: Kind) -> bool:
     """Whether a workflow's end has left nobody to take a message of that kind, and none that waits begins it again."""
     stand = situation.stand
-    has_ended = stand.snapshot is not None and stand.snapshot.status.is_end and not stand.standing.is_waiting
     is_begun_again = any(head is not None and head.envelope.kind in STARTS for head in (stand.interrupt, stand.event))
-    return kind in FOR_THE_LIVING and has_ended and stand.standing.successor is None and not is_begun_again
+    return kind in FOR_THE_LIVING and stand.has_ended and stand.standing.successor is None and not is_begun_again
 
 
 # --- what a time has been set for ---

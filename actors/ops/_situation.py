@@ -111,6 +111,16 @@ class Stand(NamedTuple):
         return NOTHING if self.snapshot is None else self.snapshot.standing or NOTHING
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its workflow has, for good as far as can be told."""
+        return self.snapshot is not None and self.snapshot.status.is_end and not self.standing.is_waiting
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended, and nothing waits for it: it needs no host."""
+        return self.has_ended and self.quarantine is None and self.event is None and self.interrupt is None
+
+    @property
     def status(self) -> str:
         """As `ActorInfo.status`; "new" before its first turn, "missing" where there is nothing of it."""
         if self.quarantine is not None or self.damage is not None:

@@ -189,6 +189,12 @@ def test_without_a_host_it_is_said_that_nothing_happens(perdure: Command, mill_u
     assert host["text"].endswith(": nothing happens until one is started")
 
 
+def test_who_has_ended_is_told_to_need_no_host(perdure: Command, mill_url: str) -> None:
+    host = told(perdure, mill_url, "Sack", "failure")["host"]
+
+    assert (host["is_running"], host["commands"], "nothing happens" in host["text"]) == (False, [], False)
+
+
 def test_a_host_that_runs_is_named_by_its_process(perdure: Command, url: str, hosting: Hosting) -> None:
     with hosting(url) as process:
         perdure("send", "Basket", "b-1", "add", '["tea"]', "--wait", store=url)
