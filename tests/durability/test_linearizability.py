@@ -29,7 +29,7 @@ from .rig.lapses import LAPSES
 from .rig.registers import ACTORS, MOMENT, History, User, anomalies, counter, register
 from .rig.wing_gong import Operation, Specification, complaint, judge
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 USERS = 8
 FOUND_BY_KILLS = ["answer_queries_from_an_older_snapshot", "acknowledge_before_the_commit"]  # the first few

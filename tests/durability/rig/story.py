@@ -31,7 +31,7 @@ from .host import ACCOUNTS, Finding, Life, begin, populate, read_findings
 
 CROWDED: Final[list[dict[str, Any]]] = [{"max_active": 3}, {"max_active": 0}]
 CIRCUMSTANCES: Final[list[dict[str, Any]]] = [{}, {}, *CROWDED, {"max_turns": 40, "at_once": 1}]
-PATIENCE: Final = 20.0  # seconds that a life may take to begin its work
+PATIENCE: Final = 60.0  # seconds that a life may take to begin its work
 STOPS_WITHIN: Final = 10.0  # seconds that it may take to end
 
 
