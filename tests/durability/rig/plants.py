@@ -83,7 +83,8 @@ def tear_batches() -> None:
 
 def leave_out_syncs() -> None:
     """What a commit writes gets to the disk when the system pleases."""
-    lmdb.open = partial(lmdb.open, sync=False)  # type: ignore[assignment]
+    opened = lmdb.open
+    lmdb.open = lambda *args, **options: opened(*args, **{**options, "sync": False})  # type: ignore[assignment]
 
 
 def leave_the_header_unsynced() -> None:
