@@ -23,7 +23,7 @@ from .rig import poisons
 from .rig.neighbours import Comparison
 from .rig.poisons import ATTEMPTS, POISONS, RUNS, Neighbour, Victim
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 NAMED_WITHIN: Final = 1.0  # seconds
 LOSS: Final = 0.10  # that the others may have by poison at RATE
