@@ -30,7 +30,7 @@ test: environment  ## the full suite, the actors' tests with none of them in mem
 plain: environment  ## the suite without its slow tests
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
-torture: environment  ## the durability tests in full: a thousand kills, and so on; an hour on two idle cores
+torture: environment  ## the durability tests in full: a thousand kills, and so on; an hour or more
 	$(BIN)/pytest tests/durability --torture -n $(WORKERS) --timeout 3600 -rP
 
 simulate: environment  ## random programs from seeds against a model: SEEDS=10000
