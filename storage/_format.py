@@ -147,17 +147,22 @@ def check_file(path: str) -> None:
         headers(path)  # a second look: the first may have met a commit of the running host half-way
 
 
+def building_site(path: str) -> str:
+    """A new directory beside a path, to be put in its place by one rename. Raises StoreError where none can be made."""
+    parent, name = os.path.split(path)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        return tempfile.mkdtemp(prefix=f".{name}.new-", dir=parent)  # mode 0700
+    except OSError as error:
+        raise StoreError(path, f"it cannot be created ({error})", "Check the path and its permissions.") from error
+
+
 def create(path: str) -> None:
     """Make a new store, unless there is one. Raises StoreError where a directory holds something else, or cannot be made."""
     path = os.path.realpath(path)
     if os.path.exists(os.path.join(path, "data.mdb")):
         return
-    parent, name = os.path.split(path)
-    try:
-        os.makedirs(parent, exist_ok=True)
-        building = tempfile.mkdtemp(prefix=f".{name}.new-", dir=parent)  # mode 0700
-    except OSError as error:
-        raise StoreError(path, f"it cannot be created ({error})", "Check the path and its permissions.") from error
+    building = building_site(path)
     try:
         _build(building)
         put_in_place(building, path)

@@ -13,7 +13,6 @@ import fcntl
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -27,7 +26,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 from ._entrance import locked
 from ._environment import USE_ANEW, Environment, Transaction, acquire
 from ._errors import StoreClosed, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from ._format import META_KEY, NUMBER, check_meta, first_rows, meta_record, put_in_place
+from ._format import META_KEY, NUMBER, building_site, check_meta, first_rows, meta_record, put_in_place
 
 log: Final = logging.getLogger("perdure.storage")
 
@@ -205,12 +204,7 @@ def _create(path: str) -> None:
     """Make a new tape, unless there is one, by one rename."""
     if os.path.exists(os.path.join(path, "data.mdb")):
         return
-    parent, name = os.path.split(path)
-    try:
-        os.makedirs(parent, exist_ok=True)
-        building = tempfile.mkdtemp(prefix=f".{name}.new-", dir=parent)  # mode 0700
-    except OSError as error:
-        raise StoreError(path, f"it cannot be created ({error})", "Check the path and its permissions.") from error
+    building = building_site(path)
     try:
         os.close(os.open(os.path.join(building, LOCK), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         first_rows(building, {META_KEY: meta_record("tape", uuid.uuid4().hex)})

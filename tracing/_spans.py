@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 _EMPTY: Final = Context()
 _FAILED: Final = Status(StatusCode.ERROR)
-NANOSECONDS: Final = 1e9
+PER_SECOND: Final = 1e9  # nanoseconds
 
 logger = logging.getLogger("perdure.tracing")
 
@@ -113,7 +113,7 @@ class Spans:
             draft.kind,
             draft.attributes,
             None if draft.links is None else [Link(each) for each in draft.links],
-            int(draft.start * NANOSECONDS),
+            int(draft.start * PER_SECOND),
             record_exception=False,
             set_status_on_exception=False,
         )
@@ -149,7 +149,7 @@ class Spans:
             span.set_status(_FAILED)
         if attributes:
             span.set_attributes(attributes)
-        span.end(int(draft.end * NANOSECONDS))
+        span.end(int(draft.end * PER_SECOND))
         return span.get_span_context()
 
     def sending(self, operation: str, actor_type: str, key: str, name: str, now: Callable[[], float]) -> Sending | None:
